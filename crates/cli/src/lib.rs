@@ -1,0 +1,1 @@
+//! The beamwright binary: service, demo, offline verbs and thin client.

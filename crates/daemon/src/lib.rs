@@ -1,0 +1,1 @@
+//! The service: configuration, gRPC, metrics, lifecycle.

@@ -1,0 +1,1 @@
+//! Quantities, geometry, scan plans, samples, estimates and dose.

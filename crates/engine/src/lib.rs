@@ -1,0 +1,1 @@
+//! The closed loop: a pure state machine and the threads that carry its events.

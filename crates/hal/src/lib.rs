@@ -1,0 +1,1 @@
+//! Scan controllers, detectors and column state behind traits; calibration; drivers by URI scheme.

@@ -1,0 +1,1 @@
+//! Offline work without a server: simulate, reconstruct, replay, benches.

@@ -1,0 +1,1 @@
+//! The gRPC types of beamwright.v1 and their checked conversion to the domain.

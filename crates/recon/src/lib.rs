@@ -1,0 +1,1 @@
+//! From samples to an estimate with uncertainty; quality metrics; image-based calibration.

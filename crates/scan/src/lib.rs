@@ -1,0 +1,1 @@
+//! Where the beam goes next: patterns, visiting order, policies.

@@ -1,0 +1,1 @@
+//! Journal, data sets, recovery, export and pictures.

@@ -1,0 +1,1 @@
+//! The controller protocol: codes and ticks, framing, messages. No allocation, shared with firmware.

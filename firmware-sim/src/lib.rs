@@ -1,0 +1,1 @@
+//! An executable scan controller: the protocol in, the simulated microscope behind.
