@@ -1,1 +1,15 @@
-//! Scan controllers, detectors and column state behind traits; calibration; drivers by URI scheme.
+//! Scan controllers, detectors and column state behind traits; calibration; drivers opened by URI.
+//!
+//! `hal` is the only place where nm and electrons meet codes and ticks. A driver's transmit half takes
+//! [`domain::PositionBatch`]es in px of the plan's grid and turns them into DAC codes; its receive half gives
+//! detected events with dark level, gain and delay corrected. The traits are object-safe and called once
+//! per batch. Nothing here decides anything: no retries of exposures, no policy, no dose limits.
+
+mod controller;
+mod error;
+
+pub use controller::{
+    Arm, Arming, BlankerKind, Capabilities, ControllerStatus, Event, RawBlock, RawGap, Receive,
+    ScanController, Transmit, TripCause, TripId,
+};
+pub use error::Error;

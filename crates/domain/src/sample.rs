@@ -1,0 +1,184 @@
+//! What the instrument gave back: blocks of samples, and gaps.
+//!
+//! Every commanded position ends as exactly one sample or lies in exactly one gap.
+
+/// A value per position, or one for all of a block.
+#[derive(Debug, Clone, PartialEq)]
+pub enum PerPosition<T> {
+    /// The same for every position.
+    Uniform(T),
+    /// One each, in order of exposure.
+    Each(Vec<T>),
+}
+
+impl<T: Copy> PerPosition<T> {
+    /// The value of position `i` of the block.
+    #[must_use]
+    pub fn at(&self, i: usize) -> T {
+        match self {
+            Self::Uniform(value) => *value,
+            Self::Each(values) => values[i],
+        }
+    }
+
+    /// All `n` values in order.
+    pub fn iter(&self, n: usize) -> impl Iterator<Item = T> + '_ {
+        (0..n).map(|i| self.at(i))
+    }
+}
+
+impl<T: Copy + PartialEq> PerPosition<T> {
+    /// One value for all where they are all the same.
+    #[must_use]
+    pub fn from_slice(values: &[T]) -> Self {
+        match values {
+            [first, rest @ ..] if rest.iter().all(|v| v == first) => Self::Uniform(*first),
+            _ => Self::Each(values.to_vec()),
+        }
+    }
+}
+
+/// What is special about a sample.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
+pub struct SampleFlags(pub u8);
+
+impl SampleFlags {
+    /// A detector was at a rail of its ADC.
+    pub const SATURATED: Self = Self(1);
+    /// The settle time was shorter than the jump needs.
+    pub const UNSETTLED: Self = Self(2);
+    /// Read with the beam blanked.
+    pub const DARK: Self = Self(4);
+
+    /// Whether all of `other` is set.
+    #[must_use]
+    pub const fn contains(self, other: Self) -> bool {
+        self.0 & other.0 == other.0
+    }
+
+    /// Both.
+    #[must_use]
+    pub const fn union(self, other: Self) -> Self {
+        Self(self.0 | other.0)
+    }
+}
+
+/// The values of one detector for the positions of a block.
+#[derive(Debug, Clone, PartialEq)]
+pub enum Signal {
+    /// `[n]`, events (ADC counts where the gain is unknown).
+    Scalar(Vec<f32>),
+    /// `[n, channel]`, events.
+    Spectrum {
+        /// Channels.
+        n_channels: u32,
+        /// Row-major values.
+        values: Vec<f32>,
+    },
+    /// `[n, ky, kx]`, events.
+    Pattern {
+        /// Rows of the read-out.
+        n_ky: u32,
+        /// Columns of the read-out.
+        n_kx: u32,
+        /// Row-major values.
+        values: Vec<f32>,
+    },
+}
+
+impl Signal {
+    /// The values where there is one per position.
+    #[must_use]
+    pub fn scalar(&self) -> Option<&[f32]> {
+        match self {
+            Self::Scalar(values) => Some(values),
+            Self::Spectrum { .. } | Self::Pattern { .. } => None,
+        }
+    }
+}
+
+/// Consecutive samples of one frame, in order of exposure, without a pause between them.
+#[derive(Debug, Clone, PartialEq)]
+pub struct SampleBlock {
+    /// Number of the block within its acquisition, from 0, no holes.
+    pub sequence: u64,
+    /// Index of the first position in the acquisition.
+    pub first_position: u64,
+    /// Frame.
+    pub frame: u32,
+    /// Start of the first position's settle time, ns of device time since arming.
+    pub t0_ns: u64,
+    /// Commanded row, px, `[n]`.
+    pub row: Vec<f32>,
+    /// Commanded column, px, `[n]`.
+    pub col: Vec<f32>,
+    /// Mean row during the dwell by the coil model, px, `[n]`; empty: as commanded.
+    pub row_actual: Vec<f32>,
+    /// Mean column during the dwell by the coil model, px, `[n]`; empty: as commanded.
+    pub col_actual: Vec<f32>,
+    /// Path covariance `[row·row, row·col, col·col]`, px², `[n]`; empty: a point.
+    pub path_covariance: Vec<[f32; 3]>,
+    /// Dwell, ns.
+    pub dwell_ns: PerPosition<u32>,
+    /// Settle time before the dwell, ns.
+    pub settle_ns: PerPosition<u32>,
+    /// Expected incident electrons during the dwell; 1 where the probe current is unknown or the run is noiseless.
+    pub electrons: PerPosition<f32>,
+    /// Expected incident electrons outside the dwell.
+    pub electrons_outside: PerPosition<f32>,
+    /// What is special.
+    pub flags: PerPosition<SampleFlags>,
+    /// One entry per detector of the plan, in its order.
+    pub signals: Vec<Signal>,
+}
+
+impl SampleBlock {
+    /// Positions.
+    #[must_use]
+    pub fn len(&self) -> usize {
+        self.row.len()
+    }
+
+    /// Whether there are none.
+    #[must_use]
+    pub fn is_empty(&self) -> bool {
+        self.row.is_empty()
+    }
+
+    /// Where the beam was during the dwell of position `i`, `[row, column]` px: by the coil model, else as commanded.
+    #[must_use]
+    pub fn place(&self, i: usize) -> [f32; 2] {
+        match (self.row_actual.get(i), self.col_actual.get(i)) {
+            (Some(&row), Some(&col)) => [row, col],
+            _ => [self.row[i], self.col[i]],
+        }
+    }
+}
+
+/// Why positions have no samples.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
+pub enum GapCause {
+    /// The beam was blanked during the dwell; its dose is booked.
+    Blanked,
+    /// Flushed by a trip before exposure.
+    Tripped,
+    /// Flushed by an abort before exposure.
+    Aborted,
+    /// Exposed, but the sample was lost on the link.
+    LostOnLink,
+    /// Submitted, never seen by the controller.
+    NeverExposed,
+}
+
+/// Consecutive positions without samples.
+#[derive(Debug, Clone, Copy, PartialEq)]
+pub struct Gap {
+    /// Index of the first position in the acquisition.
+    pub first_position: u64,
+    /// Positions.
+    pub n_positions: u64,
+    /// Why.
+    pub cause: GapCause,
+    /// Expected incident electrons all the same, of all positions of the gap.
+    pub electrons: f64,
+}
