@@ -1,0 +1,4 @@
+//! Everything that crosses a boundary, in one binary.
+
+mod layers;
+mod style;
