@@ -2,7 +2,14 @@
 //!
 //! Pure computation: no I/O, no clock, no threads of its own beyond a fixed pool. Results do not depend on
 //! timing or on the number of threads: work is given by quota.
+//!
+//! A value is *events per incident electron*: the events of a sample divided by the electrons incident during
+//! its dwell. Places are `[row, column]` px of the grid; pixel centres are integers.
 
+mod error;
 mod reconstructor;
+mod setup;
 
-pub use reconstructor::{Reconstructor, WorkQuota};
+pub use error::Error;
+pub use reconstructor::{Reconstructor, WorkQuota, new};
+pub use setup::{DetectorSetup, Kernel, Noise, Setup};

@@ -1,0 +1,37 @@
+//! What can go wrong here. Nothing in this crate touches the beam.
+
+use domain::{Estimator, Invalid};
+
+/// Why a reconstruction, a metric or a calibration was refused. The beam is not concerned.
+#[derive(Debug, Clone, PartialEq, thiserror::Error)]
+pub enum Error {
+    /// A value is outside its range; correct the named field.
+    #[error(transparent)]
+    Invalid(#[from] Invalid),
+    /// The estimator exists by name but is not part of this build; choose another one.
+    #[error("estimator {} is not available in this build (available: {available})", estimator.name())]
+    Unavailable {
+        /// What was asked for.
+        estimator: Estimator,
+        /// Names that would have been accepted.
+        available: String,
+    },
+    /// The data do not support the result that was asked for; take better data, as `needed` says.
+    #[error("the data do not support {what}: {found} (needed: {needed})")]
+    Unsupported {
+        /// What was to be derived.
+        what: &'static str,
+        /// What the data show.
+        found: String,
+        /// What they would have to show.
+        needed: String,
+    },
+    /// The worker threads could not be started; the system is out of threads or memory.
+    #[error("cannot start {n_threads} worker threads: {reason}")]
+    Threads {
+        /// Threads asked for.
+        n_threads: usize,
+        /// The system's reason.
+        reason: String,
+    },
+}
