@@ -2,8 +2,11 @@
 //!
 //! The halves run on threads of their own. Time on the device is nanoseconds since arming.
 
-use crate::Error;
-use domain::{Detector, GapCause, PerPosition, PositionBatch, SampleFlags, ScanField, Signal};
+use crate::{Error, FieldCalibration, Reach};
+use domain::{
+    Detector, DetectorCalibration, GapCause, PerPosition, PositionBatch, SampleFlags, ScanField,
+    Signal,
+};
 use std::time::Duration;
 
 /// How the beam is blanked.
@@ -30,11 +33,18 @@ pub struct Capabilities {
     pub dwell_min_ns: u32,
     /// Longest dwell, ns.
     pub dwell_max_ns: u32,
+    /// Longest settle time, ns.
+    pub settle_max_ns: u32,
     /// Length of a tick, ns: times are quantised to it.
     pub tick_ns: f64,
     /// Resolution of the deflection DACs.
     pub dac_bits: u8,
-    /// Detectors.
+    /// Deflections that may be commanded; with a calibration it bounds the field of view.
+    pub reach: Reach,
+    /// Field calibrations that came with the setup (a simulated instrument brings its own), in any order. The engine
+    /// chooses by [`FieldCalibration::select`] and may add newer ones of its own.
+    pub calibrations: Vec<FieldCalibration>,
+    /// Detectors, in the order of [`ArmedDetector::index`].
     pub detectors: Vec<Detector>,
     /// Blanker.
     pub blanker: BlankerKind,
@@ -42,7 +52,7 @@ pub struct Capabilities {
     pub blanker_closing_ns: f64,
     /// Time from the command to the beam being on, ns.
     pub blanker_opening_ns: f64,
-    /// Positions the controller can hold.
+    /// Positions with a time of their own that the controller can hold; runs of equal times take less room.
     pub queue_positions: u32,
     /// Samples kept for replay.
     pub return_samples: u32,
@@ -63,13 +73,25 @@ pub struct Arming {
     pub counter: u32,
 }
 
+/// A detector that an arming reads.
+#[derive(Debug, Clone, PartialEq)]
+pub struct ArmedDetector {
+    /// Index into [`Capabilities::detectors`].
+    pub index: usize,
+    /// Calibration to apply; `None`: samples are ADC counts (as calibration runs want them).
+    pub calibration: Option<DetectorCalibration>,
+}
+
 /// What the device needs to know before positions.
 #[derive(Debug, Clone, PartialEq)]
 pub struct Arm {
     /// Grid, pitch, rotation and centre of the scan; px of the batches are px of this grid.
     pub field: ScanField,
-    /// Indices into [`Capabilities::detectors`], in the order of the plan.
-    pub detectors: Vec<usize>,
+    /// How field coordinates become deflection. Checked against the column by the engine, fixed for the arming, so that no
+    /// calibration changes under a scan.
+    pub calibration: FieldCalibration,
+    /// Detectors in the order of the plan.
+    pub detectors: Vec<ArmedDetector>,
     /// Index of the first position that will be submitted.
     pub first_position: u64,
     /// The device trips when the beam was unblanked for so long in this arming, ns (the hard dose limit).
@@ -110,6 +132,8 @@ pub struct ControllerStatus {
     pub arming: Option<Arming>,
     /// Whether the blanker is commanded open.
     pub beam_on: bool,
+    /// Whether this controller drives the scan coils (always, where no relay is wired).
+    pub external_scan: bool,
     /// Whether it waits for positions or credit, blanked.
     pub holding: bool,
     /// Latched trip.
@@ -128,6 +152,9 @@ pub struct ControllerStatus {
     pub crc_errors: u64,
     /// Packets sent again, both directions.
     pub retransmits: u64,
+    /// The device's clock against the host's, parts per million; `None` before it is known, and for devices whose time may
+    /// stretch.
+    pub drift_ppm: Option<f64>,
 }
 
 /// Consecutive samples as the device returned them; the engine joins them with what it commanded.
@@ -175,7 +202,8 @@ pub enum Event {
     Status(ControllerStatus),
     /// The arm request took effect; the beam is blanked until positions arrive.
     Armed(Arming),
-    /// The beam is blanked and the arming ended, by request.
+    /// The beam is blanked and the arming ended, by request ([`Transmit::blank`], [`Transmit::disarm`]). After a blank of an
+    /// armed device a trip is latched too.
     Blanked,
     /// The device tripped by itself.
     Tripped {
@@ -201,9 +229,12 @@ pub enum Event {
 
 /// Commands to the device. No call blocks for longer than the link's own buffers; none waits for an answer.
 pub trait Transmit: Send {
-    /// Asks to arm; answered by [`Event::Armed`] or [`Event::Refused`]. Refuses a plan out of reach before sending.
+    /// Asks to arm; answered by [`Event::Armed`] or [`Event::Refused`]. Refuses a plan out of reach before sending. The
+    /// device refuses to arm without a heartbeat younger than the watchdog: mint one first.
     fn arm(&mut self, arm: &Arm) -> Result<(), Error>;
-    /// Queues positions. The caller keeps within [`Capabilities::queue_positions`]; the driver keeps within credits.
+    /// Queues positions, which go on where the last batch ended. The driver keeps within the device's credits and holds back
+    /// what it has no credit for, at most [`Capabilities::queue_positions`]. A batch with one position or time out of range,
+    /// or beyond that bound, is refused as a whole before anything of it is sent.
     fn submit(&mut self, batch: &PositionBatch) -> Result<(), Error>;
     /// Proof of life, minted by the engine.
     fn heartbeat(&mut self) -> Result<(), Error>;
@@ -213,7 +244,7 @@ pub trait Transmit: Send {
     fn barrier(&mut self, id: u64) -> Result<(), Error>;
     /// Clears the latched trip `id`.
     fn clear_trip(&mut self, id: TripId) -> Result<(), Error>;
-    /// Ends the arming after what is queued, parks the beam.
+    /// Ends the arming after what is queued, parks the beam; answered by [`Event::Blanked`].
     fn disarm(&mut self) -> Result<(), Error>;
     /// Gives the driver a turn when there is nothing to send (retransmits, pings). Called at least every 5 ms.
     fn poll(&mut self) -> Result<(), Error>;

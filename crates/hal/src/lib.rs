@@ -5,11 +5,23 @@
 //! detected events with dark level, gain and delay corrected. The traits are object-safe and called once
 //! per batch. Nothing here decides anything: no retries of exposures, no policy, no dose limits.
 
+mod adc;
+mod calibration;
+mod column;
 mod controller;
+mod electrical;
 mod error;
+mod transform;
 
+pub use adc::AdcScale;
+pub use calibration::{FieldCalibration, FieldUnit, Reach};
+pub use column::{Column, ManualColumn, check_column};
 pub use controller::{
-    Arm, Arming, BlankerKind, Capabilities, ControllerStatus, Event, RawBlock, RawGap, Receive,
-    ScanController, Transmit, TripCause, TripId,
+    Arm, ArmedDetector, Arming, BlankerKind, Capabilities, ControllerStatus, Event, RawBlock,
+    RawGap, Receive, ScanController, Transmit, TripCause, TripId,
+};
+pub use electrical::{
+    AdcChannel, AdcInput, Blanker, DacChannel, Electrical, Polarity, Relay, TriggerLine, TriggerUse,
 };
 pub use error::Error;
+pub use transform::{PositionTransform, TickScale};
