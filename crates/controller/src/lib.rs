@@ -4,13 +4,23 @@
 #[cfg(feature = "alloc")]
 extern crate alloc;
 
+#[cfg(test)]
+extern crate std;
+
+mod beam;
+mod commands;
 mod controller;
+mod execute;
+mod handler;
 mod hardware;
 mod memory;
 mod outbox;
+mod queue;
 mod ring;
+mod send;
 
-pub use controller::Controller;
+pub use controller::{Controller, PAYLOAD_MIN};
+pub use handler::{Handler, dispatch};
 pub use hardware::{Hardware, Run, beam_phases};
 #[cfg(feature = "alloc")]
 pub use memory::HeapMemory;

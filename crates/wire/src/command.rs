@@ -7,13 +7,18 @@ use crate::message::{MessageError, PacketType, from_postcard, to_postcard};
 use crate::positions::{PositionRecords, UniformPositions};
 use crate::units::{DacPoint, Tick};
 
-/// Bytes of the command queue that a queued packet takes beside its payload.
-pub const QUEUE_ENTRY_OVERHEAD: u32 = 4;
-
-/// Bytes of the command queue that a queued command takes: positions, barriers, parks and disarms are queued, in order.
+/// Bytes of the command queue that a queued command with a payload of `payload_len` bytes takes. Positions, barriers, parks
+/// and disarms are queued, in order.
 #[must_use]
 pub const fn queue_cost(payload_len: usize) -> u32 {
-    payload_len as u32 + QUEUE_ENTRY_OVERHEAD
+    const ENTRY_OVERHEAD: usize = 4;
+    const ENTRY_MIN: usize = 16;
+    let cost = payload_len + ENTRY_OVERHEAD;
+    if cost < ENTRY_MIN {
+        ENTRY_MIN as u32
+    } else {
+        cost as u32
+    }
 }
 
 /// Opens a session. The header's session is the nonce that the host chose at random; the sequence starts again at 1.
@@ -117,7 +122,7 @@ pub struct Arm {
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
 pub struct Barrier {
     /// Chosen by the host; comes back in the answer.
-    pub id: u32,
+    pub id: u64,
 }
 
 /// Unlatches a trip.

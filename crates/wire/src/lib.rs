@@ -37,7 +37,7 @@ pub use capabilities::{
 pub use cobs::encoded_len_max;
 pub use command::{
     Arm, Barrier, BlankerPolarity, ClearTrip, Command, Configuration, ExternalScan, Heartbeat,
-    Hello, ParkOn, Ping, QUEUE_ENTRY_OVERHEAD, ReplaySamples, SampleAck, Trigger, queue_cost,
+    Hello, ParkOn, Ping, ReplaySamples, SampleAck, Trigger, queue_cost,
 };
 pub use crc::{crc32c, crc32c_software};
 pub use frame::{

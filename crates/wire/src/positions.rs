@@ -41,7 +41,7 @@ impl PositionFlags {
         Self(self.0 | flags.0)
     }
 
-    /// Ticks for which the beam is commanded on: (while settling, while dwelling).
+    /// Ticks for which the beam is commanded on: while settling and while dwelling.
     #[must_use]
     pub const fn unblanked_ticks(self, settle_ticks: u32, dwell_ticks: u32) -> (u32, u32) {
         if self.contains(Self::BLANKED) {
@@ -148,6 +148,12 @@ impl<'a> PositionRecords<'a> {
     #[expect(clippy::len_without_is_empty, reason = "a batch is never empty")]
     pub const fn len(&self) -> usize {
         self.records.len()
+    }
+
+    /// The records as they lie there.
+    #[must_use]
+    pub const fn as_bytes(&self) -> &'a [u8] {
+        self.records.as_flattened()
     }
 
     /// The positions in order.
@@ -289,6 +295,20 @@ impl<'a> Points<'a> {
     #[expect(clippy::len_without_is_empty, reason = "nobody asks")]
     pub const fn len(&self) -> usize {
         self.bytes.len()
+    }
+
+    /// The first `n` points; all, if there are fewer.
+    #[must_use]
+    pub fn first(&self, n: usize) -> Self {
+        Self {
+            bytes: &self.bytes[..n.min(self.bytes.len())],
+        }
+    }
+
+    /// The points as they lie there.
+    #[must_use]
+    pub const fn as_bytes(&self) -> &'a [u8] {
+        self.bytes.as_flattened()
     }
 
     /// The points in order.

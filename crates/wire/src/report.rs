@@ -136,7 +136,7 @@ pub struct Status {
     /// The latched trip.
     pub trip: Option<Trip>,
     /// Id of the newest barrier reached.
-    pub last_barrier: Option<u32>,
+    pub last_barrier: Option<u64>,
     /// What went wrong.
     pub counters: Counters,
 }
@@ -293,7 +293,7 @@ pub enum GapCause {
 }
 
 /// Positions that will not be sampled in this arming.
-#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, Serialize, Deserialize)]
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
 pub struct Gap {
     /// Index of the first.
     pub first_position: u64,
@@ -332,7 +332,7 @@ pub struct Tripped {
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
 pub struct BarrierReached {
     /// The id of the barrier.
-    pub id: u32,
+    pub id: u64,
     /// When.
     pub tick: Tick,
 }

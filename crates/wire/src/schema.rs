@@ -11,7 +11,7 @@ blanker_polarity:enum2 trigger:enum2 status_ticks:u32 block_samples:u16 block_ti
 02 Arm(first_position:u64 dose_limit:u64 dose_weight:u32 max_unblanked_ticks:u64)\n\
 03 Positions fixed(first:u64 n*(x:u16 y:u16 settle:u32 dwell:u32 flags:u16))\n\
 04 PositionsUniform fixed(first:u64 settle:u32 dwell:u32 flags:u16 0:u16 n*(x:u16 y:u16))\n\
-05 Barrier(id:u32)\n06 Park()\n07 Disarm()\n08 ClearTrip(id:u32)\n09 ExternalScan(is_on:bool)\n0A Bye()\n\
+05 Barrier(id:u64)\n06 Park()\n07 Disarm()\n08 ClearTrip(id:u32)\n09 ExternalScan(is_on:bool)\n0A Bye()\n\
 20 Hello(version_major:u8 version_minor:u8 schema_hash:u32)\n21 Heartbeat(seen:u64)\n22 Blank()\n23 Abort()\n24 Ping(token:u64)\n\
 25 ReplaySamples(from_position:u64)\n26 SampleAck(next_position:u64)\n27 QueryStatus()\n\
 80 HelloReply(version_major:u8 version_minor:u8 schema_hash:u32 capabilities:(tick_hz:u32 dac_bits:u8 \
@@ -20,7 +20,7 @@ settle_ticks_max:u32 blanker:(kind:enum3 opening_ticks:u32 closing_ticks:u32) ha
 model:str32 serial:str32))\n\
 81 Status(tick:u64 state:enum4(hold:enum2) configuration_crc:u32 arming:(u32 u32) next_sequence:u32 queue_bytes_consumed:u64 \
 next_queued:u64 next_outcome:u64 return_limit:u64 unblanked_ticks:u64 dose:u64 is_beam_on:bool is_external_scan:bool \
-trip:?(cause:enum9 id:u32 tick:u64) last_barrier:?u32 counters:(shortfalls:u32 longest_shortfall_ticks:u64 credit_holds:u32 \
+trip:?(cause:enum9 id:u32 tick:u64) last_barrier:?u64 counters:(shortfalls:u32 longest_shortfall_ticks:u64 credit_holds:u32 \
 crc_errors:u64 framing_errors:u64 duplicates:u32 out_of_order:u32 replays:u32 refusals:u32 dropped:u32))\n\
 82 Ack(next_sequence:u32)\n83 Nak(next_sequence:u32)\n84 Error(sequence:u32 packet_type:u8 refusal:enum15)\n\
 85 Samples fixed(first:u64 first_tick:u64 unblanked_settle:u64 unblanked_dwell:u64 queue_bytes_consumed:u64 n:u16 \
@@ -28,7 +28,7 @@ n_detectors:u8 0:u8 n_detectors*n*u16)\n\
 86 Gap(first_position:u64 n_positions:u64 cause:enum3(cause:enum9) tick:u64 unblanked_settle_ticks:u64 \
 unblanked_dwell_ticks:u64)\n\
 87 Pong(token:u64 tick:u64)\n88 Tripped(trip:(cause:enum9 id:u32 tick:u64) next_queued:u64)\n\
-89 BarrierReached(id:u32 tick:u64)\n8A Blanked(tick:u64)\n";
+89 BarrierReached(id:u64 tick:u64)\n8A Blanked(tick:u64)\n";
 
 /// FNV-1a of [`SCHEMA`].
 pub const SCHEMA_HASH: u32 = fnv1a(SCHEMA.as_bytes());

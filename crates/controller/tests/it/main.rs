@@ -1,0 +1,8 @@
+//! The controller from outside: packets in, hardware and packets out.
+
+#![allow(clippy::unwrap_used, reason = "a test fails by panicking")]
+
+mod link;
+mod scan;
+mod support;
+mod trips;
