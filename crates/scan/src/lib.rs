@@ -1,8 +1,24 @@
 //! Where the beam goes next: patterns, visiting order, policies.
 //!
-//! Patterns are generated batch by batch, never stored; everything random is seeded and replays exactly.
-//! Pure computation: no I/O, no clock.
+//! [`policy`] makes the [`Policy`] of a plan; [`predict_time`] says what it will cost. Patterns are generated
+//! batch by batch and never stored as a whole: what is held is one band of rows, whatever the grid and the
+//! fraction. The set of pixels of a frame depends on the seed, the frame and the pattern alone; the visiting
+//! order only arranges it. Everything random is seeded and replays exactly. Pure computation: no I/O, no clock.
 
+mod error;
+mod fixed;
+mod list_file;
+mod order;
+mod path;
+mod pattern;
 mod policy;
+mod predict;
+mod random;
+mod tour;
 
+pub use error::Error;
+pub use fixed::{SPOT_DWELL_MAX_NS, policy};
+pub use list_file::{list_from_csv, list_from_npy};
+pub use pattern::poisson_disc_distance;
 pub use policy::{Context, Policy, Remaining};
+pub use predict::{TimePrediction, predict_time};
