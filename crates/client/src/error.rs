@@ -1,0 +1,104 @@
+//! What can go wrong between a client and the service.
+
+use domain::Invalid;
+use proto::Refusal;
+use proto::v1::ErrorReason;
+use std::collections::BTreeMap;
+use tonic::{Code, Status};
+
+/// Errors of the client. A refused call has changed nothing.
+#[derive(Debug, Clone, PartialEq, thiserror::Error)]
+pub enum Error {
+    /// The service does not answer, or went away. What runs goes on or is blanked as its lease says; connect again.
+    #[error("the service at {server} cannot be reached: {cause}")]
+    Unreachable {
+        /// As asked for.
+        server: String,
+        /// Why.
+        cause: String,
+    },
+    /// A value was refused; correct the field.
+    #[error(transparent)]
+    Invalid(#[from] Invalid),
+    /// The service refused the call; `reason` says what to do (names of `beamwright.v1.ErrorReason` without prefix).
+    #[error("{message}")]
+    Refused {
+        /// Reason by name: `LEASE_HELD`, `TRIPPED`, `BLANK_UNCONFIRMED`…
+        reason: &'static str,
+        /// In a sentence.
+        message: String,
+        /// What else the reason states.
+        metadata: BTreeMap<String, String>,
+    },
+    /// The control lease has ended: expired, taken over, or released. The beam is blanked unless a detached
+    /// acquisition runs. Acquire it again.
+    #[error("the control lease has ended: {message}")]
+    LeaseLost {
+        /// Why.
+        message: String,
+    },
+    /// The service sent something that the API does not allow. Report it with both versions.
+    #[error("the service broke the API: {0}")]
+    Broken(Invalid),
+}
+
+/// What a caller does about an error.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum ErrorKind {
+    /// Correct the request.
+    Usage,
+    /// Connect again.
+    Unreachable,
+    /// The instrument, the lease or a limit does not allow it now.
+    Refused,
+    /// A fault of the service.
+    Fault,
+}
+
+impl Error {
+    /// What to do about it.
+    #[must_use]
+    pub fn kind(&self) -> ErrorKind {
+        match self {
+            Self::Unreachable { .. } => ErrorKind::Unreachable,
+            Self::Invalid(_) => ErrorKind::Usage,
+            Self::LeaseLost { .. } => ErrorKind::Refused,
+            Self::Broken(_) => ErrorKind::Fault,
+            Self::Refused { reason, .. } => match *reason {
+                "INTERNAL" | "UNSPECIFIED" => ErrorKind::Fault,
+                "NOT_FOUND" | "UNSUPPORTED" | "REQUEST_ID_REUSED" => ErrorKind::Usage,
+                _ => ErrorKind::Refused,
+            },
+        }
+    }
+
+    pub(crate) fn of_status(server: &str, status: &Status) -> Self {
+        let refusal = Refusal::from_status(status);
+        if let Some(invalid) = refusal.invalid() {
+            return Self::Invalid(invalid);
+        }
+        match (refusal.reason, refusal.code) {
+            (ErrorReason::LeaseStale, _) => Self::LeaseLost {
+                message: refusal.message,
+            },
+            (ErrorReason::Unspecified, Code::Unavailable | Code::Unknown | Code::Cancelled)
+            | (ErrorReason::ShuttingDown, _) => Self::Unreachable {
+                server: server.to_owned(),
+                cause: refusal.message,
+            },
+            (reason, _) => {
+                let name = reason.as_str_name();
+                Self::Refused {
+                    reason: name.strip_prefix("ERROR_REASON_").unwrap_or(name),
+                    message: refusal.message,
+                    metadata: refusal.metadata,
+                }
+            }
+        }
+    }
+
+    /// For a message that lacks what the API promises.
+    pub(crate) fn missing(field: &'static str) -> Self {
+        Self::Broken(Invalid::new(field, "unset", "set, by the API"))
+    }
+}
