@@ -1,0 +1,271 @@
+//! Where the electrons went: what limits per area and per position are tested against.
+//!
+//! An [`AreaMap`] keeps, for a lattice of disc centres, an upper bound of the electrons inside the disc. The disc
+//! is drawn larger by half a cell's diagonal, so that no disc between the centres holds more than the bound says:
+//! a limit can be met early (by 18 % of the dose at eight cells per radius), never passed. Grids too large for
+//! that many cells get larger cells and a bound that is further on the safe side.
+
+use domain::{DoseLimits, ScanField};
+
+/// Most cells of a map.
+const CELLS_MAX: u64 = 1 << 22;
+/// Most pixels of a map per position.
+const PIXELS_MAX: u64 = 1 << 24;
+/// Cells per radius of the disc, where there is room.
+const CELLS_PER_RADIUS: f64 = 8.0;
+
+/// Bytes that the maps for `limits` take.
+pub(crate) fn map_bytes(field: ScanField, limits: &DoseLimits) -> u64 {
+    let area = AreaMap::layout(field, limits).map_or(0, |l| l.n_rows as u64 * l.n_cols as u64);
+    let position = limits
+        .position
+        .map_or(0, |_| field.grid.n_pixels().min(PIXELS_MAX));
+    4 * (area + position)
+}
+
+#[derive(Debug, Clone, Copy)]
+struct Layout {
+    /// Side of a cell, px.
+    cell: f64,
+    n_rows: usize,
+    n_cols: usize,
+    /// Radius of the enlarged disc, cells.
+    radius: f64,
+    /// Electrons allowed inside the disc.
+    limit: f64,
+}
+
+/// Upper bounds of the electrons inside discs.
+#[derive(Debug)]
+pub(crate) struct AreaMap {
+    layout: Layout,
+    /// Per centre, `[row, column]`.
+    sums: Vec<f32>,
+}
+
+impl AreaMap {
+    fn layout(field: ScanField, limits: &DoseLimits) -> Option<Layout> {
+        let area = limits.area?;
+        let pixel_a2 = field.pitch.pixel_area_a2()?;
+        let radius_px = area.radius.nm() / field.pitch.field_units();
+        let (rows, cols) = (
+            f64::from(field.grid.n_rows()),
+            f64::from(field.grid.n_cols()),
+        );
+        let fewest = (rows * cols / CELLS_MAX as f64).sqrt();
+        let cell = (radius_px / CELLS_PER_RADIUS).max(fewest).max(1e-3);
+        let count = |extent: f64| (extent / cell).ceil().max(1.0) as usize;
+        Some(Layout {
+            cell,
+            n_rows: count(rows),
+            n_cols: count(cols),
+            radius: radius_px / cell + std::f64::consts::FRAC_1_SQRT_2,
+            limit: area.dose.e_per_a2() * std::f64::consts::PI * radius_px * radius_px * pixel_a2,
+        })
+    }
+
+    pub(crate) fn new(field: ScanField, limits: &DoseLimits) -> Option<Self> {
+        let layout = Self::layout(field, limits)?;
+        Some(Self {
+            layout,
+            sums: vec![0.0; layout.n_rows * layout.n_cols],
+        })
+    }
+
+    /// Whether `electrons` more at `(row, col)` keep every disc below the limit.
+    pub(crate) fn admits(&self, row: f32, col: f32, electrons: f64) -> bool {
+        let most = (self.layout.limit - electrons) as f32;
+        let mut within = self.layout.limit >= electrons;
+        self.spans(row, col, |span| {
+            within &= self.sums[span].iter().all(|&sum| sum <= most);
+        });
+        within
+    }
+
+    /// Adds electrons (negative: gives back) at `(row, col)`.
+    pub(crate) fn add(&mut self, row: f32, col: f32, electrons: f64) {
+        let layout = self.layout;
+        let sums = &mut self.sums;
+        spans(layout, row, col, |span| {
+            for sum in &mut sums[span] {
+                *sum += electrons as f32;
+            }
+        });
+    }
+
+    fn spans(&self, row: f32, col: f32, each: impl FnMut(std::ops::Range<usize>)) {
+        spans(self.layout, row, col, each);
+    }
+
+    /// The largest bound, electrons.
+    #[cfg(test)]
+    pub(crate) fn largest(&self) -> f32 {
+        self.sums.iter().copied().fold(0.0, f32::max)
+    }
+
+    #[cfg(test)]
+    pub(crate) const fn limit(&self) -> f64 {
+        self.layout.limit
+    }
+}
+
+/// Calls `each` with the run of centres of every row of cells inside the disc around a place in px.
+fn spans(layout: Layout, row: f32, col: f32, mut each: impl FnMut(std::ops::Range<usize>)) {
+    // Cell i covers px (i·cell − ½ … (i+1)·cell − ½): its centre lies at i in these coordinates.
+    let place = |v: f32| (f64::from(v) + 0.5) / layout.cell - 0.5;
+    let (r, c) = (place(row), place(col));
+    let clamp = |v: f64, n: usize| v.clamp(0.0, n as f64 - 1.0) as usize;
+    let first = clamp((r - layout.radius).ceil(), layout.n_rows);
+    let last = clamp((r + layout.radius).floor(), layout.n_rows);
+    for i in first..=last {
+        let dr = i as f64 - r;
+        let half = (layout.radius * layout.radius - dr * dr).max(0.0).sqrt();
+        let from = clamp((c - half).ceil(), layout.n_cols);
+        let to = clamp((c + half).floor(), layout.n_cols);
+        if from <= to {
+            each(i * layout.n_cols + from..i * layout.n_cols + to + 1);
+        }
+    }
+}
+
+/// Electrons per grid pixel, all visits added.
+#[derive(Debug)]
+pub(crate) struct PositionMap {
+    limit: f64,
+    /// Pixels per cell, along each axis.
+    scale: u32,
+    n_rows: usize,
+    n_cols: usize,
+    sums: Vec<f32>,
+}
+
+impl PositionMap {
+    pub(crate) fn new(field: ScanField, limits: &DoseLimits) -> Option<Self> {
+        let limit = limits.position?.count();
+        let grid = field.grid;
+        let mut scale = 1;
+        let cells = |scale: u32| {
+            let count = |n: u32| u64::from(n.div_ceil(scale));
+            count(grid.n_rows()) * count(grid.n_cols())
+        };
+        while cells(scale) > PIXELS_MAX {
+            scale += 1;
+        }
+        let (n_rows, n_cols) = (
+            grid.n_rows().div_ceil(scale) as usize,
+            grid.n_cols().div_ceil(scale) as usize,
+        );
+        Some(Self {
+            limit,
+            scale,
+            n_rows,
+            n_cols,
+            sums: vec![0.0; n_rows * n_cols],
+        })
+    }
+
+    fn at(&self, row: f32, col: f32) -> usize {
+        let index =
+            |v: f32, n: usize| (v.round().max(0.0) as usize / self.scale as usize).min(n - 1);
+        index(row, self.n_rows) * self.n_cols + index(col, self.n_cols)
+    }
+
+    pub(crate) fn admits(&self, row: f32, col: f32, electrons: f64) -> bool {
+        f64::from(self.sums[self.at(row, col)]) + electrons <= self.limit * (1.0 + 1e-6)
+    }
+
+    pub(crate) fn add(&mut self, row: f32, col: f32, electrons: f64) {
+        let at = self.at(row, col);
+        self.sums[at] += electrons as f32;
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use domain::{AreaLimit, Dose, Electrons, Grid, Nanometres, Pitch};
+
+    fn field(n: u32) -> ScanField {
+        ScanField::centred(
+            Grid::new(n, n).unwrap(),
+            Pitch::Nanometres(Nanometres::new(0.1).unwrap()),
+        )
+    }
+
+    fn area(dose: f64, radius_nm: f64) -> DoseLimits {
+        DoseLimits {
+            area: Some(AreaLimit {
+                dose: Dose::from_e_per_a2(dose).unwrap(),
+                radius: Nanometres::new(radius_nm).unwrap(),
+            }),
+            ..DoseLimits::default()
+        }
+    }
+
+    /// Brute force: the fullest disc of radius `radius` px around any point of a fine lattice.
+    fn fullest(places: &[(f32, f32)], electrons: f64, radius: f64, n: u32) -> f64 {
+        let mut most: f64 = 0.0;
+        for i in 0..n * 4 {
+            for j in 0..n * 4 {
+                let (r, c) = (f64::from(i) / 4.0 - 0.5, f64::from(j) / 4.0 - 0.5);
+                let inside = places
+                    .iter()
+                    .filter(|(y, x)| (f64::from(*y) - r).hypot(f64::from(*x) - c) <= radius)
+                    .count();
+                most = most.max(inside as f64 * electrons);
+            }
+        }
+        most
+    }
+
+    #[test]
+    fn no_disc_holds_more_than_the_bound_says_and_the_bound_is_close() {
+        let map_of = |limits: &DoseLimits| AreaMap::new(field(24), limits).unwrap();
+        let mut map = map_of(&area(1e6, 0.3));
+        let mut places = Vec::new();
+        let mut state = 12345_u32;
+        for _ in 0..400 {
+            state = state.wrapping_mul(1_664_525).wrapping_add(1_013_904_223);
+            let place = (
+                (state >> 8 & 0xfff) as f32 / 4096.0 * 23.0,
+                (state >> 20) as f32 / 4096.0 * 23.0,
+            );
+            places.push(place);
+            map.add(place.0, place.1, 2.0);
+        }
+        let most = fullest(&places, 2.0, 3.0, 24);
+        let bound = f64::from(map.largest());
+        assert!(bound >= most, "{bound} < {most}");
+        assert!(bound <= most * 1.5, "{bound} against {most}");
+    }
+
+    #[test]
+    fn admission_stops_below_the_limit_and_giving_back_reopens() {
+        let mut map = AreaMap::new(field(64), &area(100.0, 0.5)).unwrap();
+        // 100 e/Å² in a disc of 5 Å radius.
+        assert!((map.limit() - 100.0 * std::f64::consts::PI * 25.0).abs() < 1e-6);
+        let step = map.limit() / 10.0;
+        let mut n = 0;
+        while map.admits(30.0, 30.0, step) {
+            map.add(30.0, 30.0, step);
+            n += 1;
+        }
+        assert!((9..=10).contains(&n), "{n}");
+        assert!(map.admits(50.0, 30.0, step));
+        map.add(30.0, 30.0, -step * f64::from(n));
+        assert!(map.admits(30.0, 30.0, step));
+    }
+
+    #[test]
+    fn visits_of_one_pixel_add_up() {
+        let limits = DoseLimits {
+            position: Some(Electrons::new(10.0).unwrap()),
+            ..DoseLimits::default()
+        };
+        let mut map = PositionMap::new(field(16), &limits).unwrap();
+        map.add(3.2, 4.4, 6.0);
+        assert!(!map.admits(2.8, 3.6, 6.0));
+        assert!(map.admits(2.8, 3.6, 4.0));
+        assert!(map.admits(2.0, 4.0, 10.0));
+    }
+}

@@ -1,0 +1,520 @@
+//! From a plan to something that can be armed: every check, every choice, every prediction, before the beam moves.
+//!
+//! Runs on the caller's thread. Nothing is reserved or written here; what arming will need is bounded and told.
+
+use crate::handle::Instrument;
+use crate::{AcquisitionId, Config, Prediction};
+use domain::{
+    BlankTravel, Detector, DetectorName, DwellTime, Estimator, Exposure, Invalid, Pattern, Plan,
+    PlanKind, StopRule,
+};
+use hal::{ArmedDetector, BlankerKind, Capabilities, FieldCalibration};
+use std::time::Duration;
+
+/// Most positions of one submitted batch.
+pub(crate) const BATCH_MAX: u32 = 16_384;
+/// Bytes of a recorded sample besides its signals: place, times, electrons, index.
+const RECORD_BYTES: u64 = 28;
+/// Grids beyond this have estimate planes on a coarser grid and maps in tiles.
+pub(crate) const WHOLE_PIXELS: u64 = 4096 * 4096;
+
+/// A plan that fits the instrument, with everything that was chosen for it.
+#[derive(Debug, Clone, PartialEq)]
+pub struct Prepared {
+    /// Name of the acquisition.
+    pub id: AcquisitionId,
+    /// As asked for.
+    pub plan: Plan,
+    /// What it will cost.
+    pub prediction: Prediction,
+    /// Dwell of a position, a whole number of ticks.
+    pub dwell: DwellTime,
+    /// Expected incident electrons per ns of beam; `None` where the current is unknown.
+    pub electrons_per_ns: Option<f64>,
+    /// Every sample has `electrons` = 1.
+    pub noiseless: bool,
+    /// Detectors in the order of the plan.
+    pub detectors: Vec<Detector>,
+    /// The same as the controller is told them.
+    pub armed: Vec<ArmedDetector>,
+    /// Calibration nm ↔ deflection in force for all of it.
+    pub calibration: FieldCalibration,
+    /// Column at creation.
+    pub column: domain::ColumnState,
+    /// Date of creation, since 1970-01-01 UTC.
+    pub created: Duration,
+}
+
+impl Prepared {
+    pub(crate) fn new(
+        id: AcquisitionId,
+        plan: &Plan,
+        config: &Config,
+        capabilities: &Capabilities,
+        instrument: &Instrument,
+        wall: Duration,
+    ) -> Result<Self, Invalid> {
+        plan.check()?;
+        check_later_issues(plan)?;
+        let column = &instrument.column;
+        let current = column.probe_current;
+        let electrons_per_ns = current.map(domain::Current::electrons_per_ns);
+        check_limits(plan, config, electrons_per_ns.is_some())?;
+        if column.valves_open == Some(false) {
+            return Err(Invalid::new("column.valves_open", false, "open valves"));
+        }
+        let detectors = plan
+            .detectors
+            .iter()
+            .map(|name| find_detector(capabilities, name))
+            .collect::<Result<Vec<_>, _>>()?;
+        let calibration = choose_calibration(plan, instrument, wall)?;
+        calibration.check_reach(&plan.field, &capabilities.reach)?;
+        let (dwell, travel) = timing(plan, capabilities, current)?;
+        let prediction = predict(
+            plan,
+            config,
+            capabilities,
+            &travel,
+            dwell,
+            electrons_per_ns,
+            &detectors,
+        )?;
+        Ok(Self {
+            id,
+            plan: plan.clone(),
+            prediction,
+            dwell,
+            electrons_per_ns,
+            noiseless: config.noiseless,
+            armed: detectors
+                .iter()
+                .map(|(index, detector)| ArmedDetector {
+                    index: *index,
+                    calibration: detector.calibration.clone(),
+                })
+                .collect(),
+            detectors: detectors.into_iter().map(|(_, d)| d).collect(),
+            calibration,
+            column: column.clone(),
+            created: wall,
+        })
+    }
+}
+
+fn check_later_issues(plan: &Plan) -> Result<(), Invalid> {
+    for rule in &plan.stop {
+        let name = match rule {
+            StopRule::Resolution(_) => "resolution",
+            StopRule::Precision { .. } => "precision",
+            StopRule::Positions(_) | StopRule::Time(_) | StopRule::Dose(_) => continue,
+        };
+        return Err(Invalid::new(
+            "stop",
+            name,
+            "positions, time, dose (this version does not judge resolution or precision)",
+        ));
+    }
+    Ok(())
+}
+
+fn check_limits(plan: &Plan, config: &Config, current_known: bool) -> Result<(), Invalid> {
+    let limits = &plan.limits;
+    let in_electrons = limits.total.is_some()
+        || limits.mean.is_some()
+        || limits.area.is_some()
+        || limits.position.is_some()
+        || plan.dose_rate_limit.is_some()
+        || plan.detached.is_some_and(|d| d.electrons.is_some())
+        || plan.stop.iter().any(|s| matches!(s, StopRule::Dose(_)));
+    if in_electrons && !current_known {
+        return Err(Invalid::new(
+            "column.probe_current_pa",
+            "unknown",
+            "a stated or measured probe current before anything is counted in electrons",
+        ));
+    }
+    if let (Some(area), Some(probe)) = (limits.area, config.probe_radius)
+        && area.radius < probe
+    {
+        return Err(Invalid::new(
+            "limits.area.radius_nm",
+            area.radius.nm(),
+            format!("the probe's radius, {} nm, or more", probe.nm()),
+        ));
+    }
+    let bounded = limits.total.is_some()
+        || limits.mean.is_some()
+        || limits.area.is_some()
+        || limits.position.is_some()
+        || !plan.stop.is_empty()
+        || plan.detached.is_some();
+    if plan.kind == PlanKind::Spot && !bounded {
+        return Err(Invalid::new(
+            "limits",
+            "none",
+            "a limit or a stop rule: a spot is an exposure with a budget",
+        ));
+    }
+    if plan.kind == PlanKind::View
+        && plan.n_frames == 0
+        && plan.dose_rate_limit.is_none()
+        && current_known
+    {
+        return Err(Invalid::new(
+            "dose_rate_limit",
+            "none",
+            "a mean dose rate in e/Å²/s for an endless view",
+        ));
+    }
+    Ok(())
+}
+
+fn find_detector(
+    capabilities: &Capabilities,
+    name: &DetectorName,
+) -> Result<(usize, Detector), Invalid> {
+    capabilities
+        .detectors
+        .iter()
+        .position(|d| d.name == *name)
+        .map(|i| (i, capabilities.detectors[i].clone()))
+        .ok_or_else(|| {
+            let known: Vec<_> = capabilities
+                .detectors
+                .iter()
+                .map(|d| d.name.as_str())
+                .collect();
+            Invalid::new("detectors", name, known.join(", "))
+        })
+}
+
+fn choose_calibration(
+    plan: &Plan,
+    instrument: &Instrument,
+    wall: Duration,
+) -> Result<FieldCalibration, Invalid> {
+    let chosen = FieldCalibration::select(
+        &instrument.calibrations,
+        plan.field.pitch,
+        &instrument.column,
+        wall.as_secs(),
+    );
+    match chosen {
+        Ok(found) => Ok(found.clone()),
+        Err(_) if plan.field.pitch == domain::Pitch::Unknown => {
+            FieldCalibration::filling(&plan.field)
+        }
+        Err(invalid) => Err(invalid),
+    }
+}
+
+/// Unblanked and blanked time between positions, ns of the whole plan.
+struct Travel {
+    n: u64,
+    dwell_ns: f64,
+    blanked_ns: f64,
+    unblanked_ns: f64,
+    full_raster_ns: f64,
+    blanking: BlankTravel,
+    why: String,
+}
+
+/// Dwell in whole ticks, and the travel that goes with it.
+fn timing(
+    plan: &Plan,
+    capabilities: &Capabilities,
+    current: Option<domain::Current>,
+) -> Result<(DwellTime, Travel), Invalid> {
+    let first = quantised(plan, plan.dwell(current, 0.0)?, capabilities)?;
+    let mut travel = travel_of(plan, first, capabilities)?;
+    let mut dwell = first;
+    if let Exposure::MeanDose(_) = plan.exposure {
+        let outside = travel.unblanked_ns / travel.n.max(1) as f64;
+        dwell = quantised(plan, plan.dwell(current, outside)?, capabilities)?;
+        travel = travel_of(plan, dwell, capabilities)?;
+    }
+    Ok((dwell, travel))
+}
+
+fn quantised(
+    plan: &Plan,
+    dwell: DwellTime,
+    capabilities: &Capabilities,
+) -> Result<DwellTime, Invalid> {
+    let (min, max) = (capabilities.dwell_min_ns, capabilities.dwell_max_ns);
+    let name = match plan.exposure {
+        Exposure::Dwell(_) => "exposure.dwell_ns",
+        Exposure::ElectronsPerPosition(_) => "exposure.electrons_per_position (as dwell_ns)",
+        Exposure::MeanDose(_) => "exposure.dose_e_per_a2 (as dwell_ns)",
+    };
+    let refuse = |ns: u32| {
+        Err(Invalid::new(
+            name,
+            ns,
+            format!("{min} to {max} ns, the controller's range"),
+        ))
+    };
+    if !(min..=max).contains(&dwell.nanoseconds()) {
+        return refuse(dwell.nanoseconds());
+    }
+    if let Pattern::List(list) = &plan.pattern {
+        for own in list.iter().filter_map(|p| p.dwell) {
+            if !(min..=max).contains(&own.nanoseconds()) {
+                return refuse(own.nanoseconds());
+            }
+        }
+    }
+    let tick = capabilities.tick_ns.max(1e-3);
+    let ticks = (f64::from(dwell.nanoseconds()) / tick).round().max(1.0);
+    let ns = ((ticks * tick).round() as u64).clamp(u64::from(min), u64::from(max));
+    DwellTime::from_nanoseconds(ns)
+}
+
+/// Time of the blanker's edges per blanked jump, ns of beam.
+fn edges_ns(capabilities: &Capabilities) -> f64 {
+    capabilities.blanker_closing_ns + capabilities.blanker_opening_ns
+}
+
+fn travel_of(
+    plan: &Plan,
+    dwell: DwellTime,
+    capabilities: &Capabilities,
+) -> Result<Travel, Invalid> {
+    let (blanking, why) = choose_blanking(plan, capabilities)?;
+    let time = scan::predict_time(plan, dwell, blanking).map_err(|error| match error {
+        scan::Error::Invalid(invalid) => invalid,
+        other => Invalid::new("pattern", plan.pattern.name(), other.to_string()),
+    })?;
+    let blanked_jumps = match blanking {
+        BlankTravel::Always => time.n_positions as f64,
+        BlankTravel::Beyond(_) | BlankTravel::Never | BlankTravel::Auto => 0.0,
+    };
+    Ok(Travel {
+        n: time.n_positions,
+        dwell_ns: time.dwell_ns,
+        blanked_ns: time.blanked_ns,
+        unblanked_ns: time.unblanked_ns + blanked_jumps * edges_ns(capabilities),
+        full_raster_ns: time.full_raster_ns,
+        blanking,
+        why,
+    })
+}
+
+/// Blanks travel where that costs fewer electrons than leaving the beam on: the edges of the blanker against the
+/// settle time of a typical jump.
+fn choose_blanking(
+    plan: &Plan,
+    capabilities: &Capabilities,
+) -> Result<(BlankTravel, String), Invalid> {
+    let none = capabilities.blanker == BlankerKind::None;
+    match plan.blank_travel {
+        BlankTravel::Never => Ok((BlankTravel::Never, "travel is exposed, as asked".into())),
+        asked if none && asked != BlankTravel::Auto => Err(Invalid::new(
+            "blank_travel",
+            format!("{asked:?}"),
+            "never: this instrument has no blanker",
+        )),
+        BlankTravel::Auto if none => Ok((
+            BlankTravel::Never,
+            "travel is exposed: this instrument has no blanker".into(),
+        )),
+        BlankTravel::Auto => {
+            let jump = plan.fraction.value().sqrt().recip() as f32;
+            let settle = f64::from(plan.settle.settle_ns(jump));
+            let edges = edges_ns(capabilities);
+            let always = settle > edges;
+            let verb = if always { "blanked" } else { "exposed" };
+            let why = format!(
+                "travel is {verb}: a jump of {jump:.1} px settles for {settle:.0} ns, the blanker's edges take {edges:.0} ns"
+            );
+            Ok((
+                if always {
+                    BlankTravel::Always
+                } else {
+                    BlankTravel::Never
+                },
+                why,
+            ))
+        }
+        BlankTravel::Beyond(_) => Err(Invalid::new(
+            "blank_travel",
+            "beyond",
+            "never, always or auto (this version blanks whole batches)",
+        )),
+        BlankTravel::Always => Ok((BlankTravel::Always, "travel is blanked, as asked".into())),
+    }
+}
+
+fn predict(
+    plan: &Plan,
+    config: &Config,
+    capabilities: &Capabilities,
+    travel: &Travel,
+    dwell: DwellTime,
+    electrons_per_ns: Option<f64>,
+    detectors: &[(usize, Detector)],
+) -> Result<Prediction, Invalid> {
+    let endless = plan.n_frames == 0 || plan.kind == PlanKind::Spot;
+    let total_ns = travel.dwell_ns + travel.blanked_ns + travel.unblanked_ns;
+    let bounded = |v: f64| (!endless).then_some(v);
+    let dose = |ns: f64| {
+        bounded(ns)
+            .zip(electrons_per_ns)
+            .map(|(ns, rate)| ns * rate)
+    };
+    let electrons_dwell = dose(travel.dwell_ns);
+    let electrons_outside = dose(travel.unblanked_ns);
+    let values: u64 = detectors
+        .iter()
+        .map(|(_, d)| d.signal.n_values() as u64)
+        .sum();
+    let per_position = RECORD_BYTES + 4 * values;
+    let n = travel.n as f64;
+    let recorded = if endless {
+        n * 1e9 / total_ns.max(1.0)
+    } else {
+        n
+    };
+    let storage_bytes = (recorded * per_position as f64) as u64 + (1 << 20);
+    if !endless && config.directory.is_some() && storage_bytes > config.storage_limit_bytes {
+        return Err(Invalid::new(
+            "fraction",
+            format!(
+                "{} ({storage_bytes} bytes to record)",
+                plan.fraction.value()
+            ),
+            format!(
+                "at most {} bytes (engine.storage_limit_bytes)",
+                config.storage_limit_bytes
+            ),
+        ));
+    }
+    let batch = batch_of(plan, capabilities, total_ns / n.max(1.0));
+    let memory_bytes = memory_bound(plan, config, capabilities, per_position, u64::from(batch));
+    if memory_bytes > config.memory_limit_bytes {
+        return Err(Invalid::new(
+            "field.grid",
+            format!(
+                "{} × {} pixels, {} detectors ({memory_bytes} bytes of memory)",
+                plan.field.grid.n_rows(),
+                plan.field.grid.n_cols(),
+                detectors.len()
+            ),
+            format!(
+                "at most {} bytes (engine.memory_limit_bytes)",
+                config.memory_limit_bytes
+            ),
+        ));
+    }
+    let dose_e_per_a2 = electrons_dwell
+        .zip(electrons_outside)
+        .zip(plan.field.area_a2())
+        .map(|((d, o), area)| (d + o) / area);
+    Ok(Prediction {
+        n_positions: (!endless).then_some(travel.n),
+        dwell,
+        time: bounded(total_ns).map(duration),
+        dwell_time: bounded(travel.dwell_ns).map(duration),
+        electrons_dwell,
+        electrons_outside,
+        dose_e_per_a2,
+        storage_bytes,
+        memory_bytes,
+        batch,
+        blank_travel: travel.blanking,
+        explanation: explain(plan, capabilities, travel, total_ns, electrons_per_ns),
+    })
+}
+
+fn duration(ns: f64) -> Duration {
+    Duration::from_nanos(ns.clamp(0.0, 9e18) as u64)
+}
+
+/// Static patterns are batched for throughput, policies as the plan says; both keep several batches in a lead.
+fn batch_of(plan: &Plan, capabilities: &Capabilities, ns_per_position: f64) -> u32 {
+    let lead_ns = plan.lead.as_nanos() as f64;
+    let quarter = (lead_ns / 4.0 / ns_per_position.max(1.0)) as u32;
+    let room = (capabilities.queue_positions / 4).max(1);
+    if plan.pattern.is_policy() {
+        plan.batch.min(room)
+    } else {
+        quarter.clamp(64, BATCH_MAX).min(room)
+    }
+}
+
+/// Bytes reserved before arming: planes, maps, queues.
+fn memory_bound(
+    plan: &Plan,
+    config: &Config,
+    capabilities: &Capabilities,
+    per_position: u64,
+    batch: u64,
+) -> u64 {
+    let pixels = plan.field.grid.n_pixels();
+    let planes = plan.detectors.len() as u64 * 4 + 4;
+    let estimate = match (config.estimate, plan.estimator) {
+        (false, _) => 0,
+        (true, Estimator::Gmm | Estimator::Auto | Estimator::Gp | Estimator::Bpfa) => {
+            pixels.min(WHOLE_PIXELS) * 4 * planes * 2
+        }
+        (true, _) => pixels.min(WHOLE_PIXELS) * 4 * planes,
+    };
+    let limits = &plan.limits;
+    let maps = crate::core::ledger_bytes(plan.field, limits);
+    let in_flight =
+        u64::from(capabilities.queue_positions) + u64::from(capabilities.return_samples);
+    let queues = (in_flight + 64 * batch + config.recent_blocks as u64 * batch) * per_position;
+    estimate + maps + queues
+}
+
+fn explain(
+    plan: &Plan,
+    capabilities: &Capabilities,
+    travel: &Travel,
+    total_ns: f64,
+    electrons_per_ns: Option<f64>,
+) -> Vec<String> {
+    let mut why = vec![travel.why.clone()];
+    if travel.full_raster_ns > 0.0 && plan.kind == PlanKind::Acquire {
+        why.push(format!(
+            "{:.3} s against {:.3} s of a full raster with flyback at the same dwell",
+            total_ns / 1e9,
+            travel.full_raster_ns / 1e9
+        ));
+    }
+    match electrons_per_ns {
+        None => why.push(
+            "the probe current is unknown: no dose is stated, no budget in electrons is accepted"
+                .into(),
+        ),
+        Some(rate) => {
+            let electrons = (travel.dwell_ns + travel.unblanked_ns) * rate;
+            for (name, limit) in total_limits(plan) {
+                if electrons > limit {
+                    why.push(format!(
+                        "the {name} limit of {limit:.4e} electrons ends it after {:.1} % of its {electrons:.4e}",
+                        100.0 * limit / electrons
+                    ));
+                }
+            }
+        }
+    }
+    why.extend(capabilities.cannot.iter().cloned());
+    why
+}
+
+/// Limits on the electrons of the whole acquisition, by name.
+pub(crate) fn total_limits(plan: &Plan) -> Vec<(&'static str, f64)> {
+    let mut all = Vec::new();
+    if let Some(total) = plan.limits.total {
+        all.push(("total", total.count()));
+    }
+    if let (Some(mean), Some(area)) = (plan.limits.mean, plan.field.area_a2()) {
+        all.push(("mean", mean.e_per_a2() * area));
+    }
+    if let Some(electrons) = plan.detached.and_then(|d| d.electrons) {
+        all.push(("detached", electrons.count()));
+    }
+    all
+}
