@@ -55,7 +55,11 @@ impl Blanker {
         if self.level == goal || span <= 0.0 {
             return self.level;
         }
-        let rate = if self.is_on { self.opening } else { -self.closing };
+        let rate = if self.is_on {
+            self.opening
+        } else {
+            -self.closing
+        };
         let ramp = (goal - self.level) / rate;
         let from = self.level;
         if ramp >= span {
@@ -73,7 +77,11 @@ mod tests {
     use super::*;
 
     fn blanker(kind: BlankerKind, opening_ns: f64, closing_ns: f64) -> Blanker {
-        Blanker::new(&instrument::Blanker { kind, opening_ns, closing_ns })
+        Blanker::new(&instrument::Blanker {
+            kind,
+            opening_ns,
+            closing_ns,
+        })
     }
 
     #[test]

@@ -40,14 +40,21 @@ pub(crate) struct Chain {
 const SPANS_MAX: usize = 4096;
 
 impl Chain {
-    pub(crate) fn new(law: Detector, seed: u64, stream: u64, counting_noise: bool, noiseless: bool) -> Self {
+    pub(crate) fn new(
+        law: Detector,
+        seed: u64,
+        stream: u64,
+        counting_noise: bool,
+        noiseless: bool,
+    ) -> Self {
         Self {
             law,
             seed,
             stream,
             counting_noise,
             noiseless,
-            has_memory: !noiseless && (law.latency_ns > 0.0 || (law.afterglow_ns > 0.0 && law.afterglow > 0.0)),
+            has_memory: !noiseless
+                && (law.latency_ns > 0.0 || (law.afterglow_ns > 0.0 && law.afterglow > 0.0)),
             expected: 0.0,
             spans: VecDeque::new(),
             light: 0.0,
@@ -74,7 +81,12 @@ impl Chain {
             if self.spans.len() >= SPANS_MAX {
                 self.fold_oldest();
             }
-            self.spans.push_back(Span { start, end, events: expected, is_drawn: false });
+            self.spans.push_back(Span {
+                start,
+                end,
+                events: expected,
+                is_drawn: false,
+            });
         }
     }
 
@@ -167,7 +179,11 @@ impl Chain {
 
     /// Light given off over `span` ns with `rate` events/ns coming in.
     fn glow(&mut self, span: f64, rate: f64) -> f64 {
-        let slow = if self.law.afterglow_ns > 0.0 { self.law.afterglow } else { 0.0 };
+        let slow = if self.law.afterglow_ns > 0.0 {
+            self.law.afterglow
+        } else {
+            0.0
+        };
         let prompt = (1.0 - slow) * rate * span;
         if slow == 0.0 {
             return prompt;
@@ -231,7 +247,10 @@ mod tests {
                 let want = 1.25 * gain * signal + 4.0 + 1.0 / 12.0;
                 assert!((mean - 300.0 - signal).abs() < 5.0 * (want / n as f64).sqrt());
                 // The excess kurtosis of few pulses widens the spread of the variance: up to 10 % here.
-                assert!((var / want - 1.0).abs() < 0.05, "gain {gain}, {electrons} e: {var} against {want}");
+                assert!(
+                    (var / want - 1.0).abs() < 0.05,
+                    "gain {gain}, {electrons} e: {var} against {want}"
+                );
             }
         }
     }
@@ -257,7 +276,10 @@ mod tests {
         assert!((got[0] - (40_000.0 - stored)).abs() <= 1.0);
         for (k, got) in got[1..].iter().enumerate() {
             let want = stored * gone * (-2.0 * k as f64).exp();
-            assert!((got - want).abs() <= 1.0, "sample {k}: {got} against {want}");
+            assert!(
+                (got - want).abs() <= 1.0,
+                "sample {k}: {got} against {want}"
+            );
         }
         assert!((got.iter().sum::<f64>() - 40_000.0).abs() < 6.0);
     }

@@ -31,9 +31,17 @@ impl CoilPair {
     /// Coils at rest at `[0, 0]` px, at time 0.
     pub(crate) fn new(x: &Coil, y: &Coil) -> Self {
         let is_off = [x, y].iter().all(|c| {
-            c.f0_khz == 0.0 && c.slew_us == 0.0 && c.tail == 0.0 && c.hysteresis_px == 0.0 && c.delay_us == 0.0
+            c.f0_khz == 0.0
+                && c.slew_us == 0.0
+                && c.tail == 0.0
+                && c.hysteresis_px == 0.0
+                && c.delay_us == 0.0
         });
-        Self { x: Axis::new(x), y: Axis::new(y), is_off }
+        Self {
+            x: Axis::new(x),
+            y: Axis::new(y),
+            is_off,
+        }
     }
 
     /// Whether the beam is always where it was sent.
@@ -71,7 +79,11 @@ impl CoilPair {
             return remaining;
         }
         let longest = self.x.step_us(remaining).min(self.y.step_us(remaining));
-        if longest >= remaining { remaining } else { remaining / (remaining / longest).ceil() }
+        if longest >= remaining {
+            remaining
+        } else {
+            remaining / (remaining / longest).ceil()
+        }
     }
 }
 
@@ -122,14 +134,25 @@ impl Axis {
         let law = Law {
             omega,
             zeta: coil.zeta,
-            step: if omega > 0.0 { 1e3 / (40.0 * coil.f0_khz) } else { f64::INFINITY },
+            step: if omega > 0.0 {
+                1e3 / (40.0 * coil.f0_khz)
+            } else {
+                f64::INFINITY
+            },
             delay: coil.delay_us,
-            slew: if coil.slew_us > 0.0 { 512.0 / coil.slew_us } else { f64::INFINITY },
+            slew: if coil.slew_us > 0.0 {
+                512.0 / coil.slew_us
+            } else {
+                f64::INFINITY
+            },
             hysteresis: coil.hysteresis_px,
             tail: coil.tail,
             tail_rate: 1.0 / coil.tail_us,
         };
-        let none = Propagator { step: -1.0, m: [[0.0; 2]; 2] };
+        let none = Propagator {
+            step: -1.0,
+            m: [[0.0; 2]; 2],
+        };
         Self {
             law,
             pending: VecDeque::new(),
@@ -196,7 +219,11 @@ impl Axis {
             }
             if self.law.hysteresis > 0.0 || self.law.tail > 0.0 {
                 // Without a low pass the ramp itself is what must be followed.
-                step = step.min(if self.law.step.is_finite() { self.law.step } else { 1.0 });
+                step = step.min(if self.law.step.is_finite() {
+                    self.law.step
+                } else {
+                    1.0
+                });
             }
             self.low_pass(step, slope);
             dt -= step;
@@ -207,7 +234,11 @@ impl Axis {
     fn low_pass(&mut self, step: f64, slope: f64) {
         let from = self.y;
         if self.law.omega == 0.0 {
-            self.r = if slope == 0.0 { self.target } else { self.r + slope * step };
+            self.r = if slope == 0.0 {
+                self.target
+            } else {
+                self.r + slope * step
+            };
             self.y = self.r;
         } else {
             let lag = 2.0 * self.law.zeta * slope / self.law.omega;
@@ -215,7 +246,11 @@ impl Axis {
             let m = self.propagator(step);
             let moved = self.r + slope * step;
             // The end of the ramp is reached exactly, not nearly.
-            self.r = if (moved - self.target) * slope >= 0.0 && slope != 0.0 { self.target } else { moved };
+            self.r = if (moved - self.target) * slope >= 0.0 && slope != 0.0 {
+                self.target
+            } else {
+                moved
+            };
             self.y = moved - lag + m[0][0] * e + m[0][1] * de;
             self.v = slope + m[1][0] * e + m[1][1] * de;
         }
@@ -234,7 +269,11 @@ impl Axis {
         }
         if self.law.tail > 0.0 {
             // The input of the tail over the step: the mean of its ends, which for a still beam is the beam.
-            let input = if middle == self.y { self.h } else { 0.5 * (from + self.h) };
+            let input = if middle == self.y {
+                self.h
+            } else {
+                0.5 * (from + self.h)
+            };
             self.tail += (input - self.tail) * -(-step * self.law.tail_rate).exp_m1();
         }
         self.beam = (1.0 - self.law.tail) * self.h + self.law.tail * self.tail;
@@ -245,22 +284,42 @@ impl Axis {
         let step = (step * 1e6).round() * 1e-6;
         let slot = (step.to_bits() >> 7 ^ step.to_bits() >> 32) as usize % self.kept.len();
         if self.kept[slot].step != step {
-            self.kept[slot] = Propagator { step, m: self.law.propagator(step) };
+            self.kept[slot] = Propagator {
+                step,
+                m: self.law.propagator(step),
+            };
         }
         self.kept[slot].m
     }
 
     fn step_us(&self, remaining: f64) -> f64 {
-        let arrival = self.pending.front().map_or(f64::INFINITY, |&(at, _)| (at - self.now).max(1e-3));
+        let arrival = self
+            .pending
+            .front()
+            .map_or(f64::INFINITY, |&(at, _)| (at - self.now).max(1e-3));
         if self.is_still() {
             let tail = self.law.tail * (self.h - self.tail).abs();
             let moves = tail * (remaining * self.law.tail_rate).min(1.0) > TAIL_PX;
-            let step = if moves { 0.125 / self.law.tail_rate } else { remaining };
+            let step = if moves {
+                0.125 / self.law.tail_rate
+            } else {
+                remaining
+            };
             return step.min(arrival);
         }
-        let finest = if self.law.step.is_finite() { self.law.step } else { 0.1 };
-        let speed = if self.r == self.target { self.v.abs() } else { self.v.abs().max(self.law.slew.min(1e3)) };
-        finest.min((PATH_PX / speed).max(finest / 16.0)).min(arrival.max(finest / 16.0))
+        let finest = if self.law.step.is_finite() {
+            self.law.step
+        } else {
+            0.1
+        };
+        let speed = if self.r == self.target {
+            self.v.abs()
+        } else {
+            self.v.abs().max(self.law.slew.min(1e3))
+        };
+        finest
+            .min((PATH_PX / speed).max(finest / 16.0))
+            .min(arrival.max(finest / 16.0))
     }
 }
 
@@ -279,7 +338,10 @@ impl Law {
             (decay * cos, decay * sin / omega_d)
         } else {
             let kappa = self.omega * split.sqrt();
-            let (slow, fast) = (((kappa - sigma) * step).exp(), ((-kappa - sigma) * step).exp());
+            let (slow, fast) = (
+                ((kappa - sigma) * step).exp(),
+                ((-kappa - sigma) * step).exp(),
+            );
             (0.5 * (slow + fast), 0.5 * (slow - fast) / kappa)
         };
         [
@@ -295,7 +357,11 @@ mod tests {
     use crate::instrument::Instrument;
 
     fn pure(f0_khz: f64, zeta: f64) -> Coil {
-        Coil { f0_khz, zeta, ..Coil::OFF }
+        Coil {
+            f0_khz,
+            zeta,
+            ..Coil::OFF
+        }
     }
 
     fn at(coil: &Coil, jump: f64, times: &[f64]) -> Vec<f64> {
@@ -312,7 +378,10 @@ mod tests {
     fn a_step_follows_the_closed_form_at_every_damping() {
         let times: Vec<f64> = (1..60).map(|i| f64::from(i) * 0.37).collect();
         for zeta in [0.3, 0.7, 1.0, 2.5] {
-            let (omega, got) = (std::f64::consts::TAU * 0.06, at(&pure(60.0, zeta), 10.0, &times));
+            let (omega, got) = (
+                std::f64::consts::TAU * 0.06,
+                at(&pure(60.0, zeta), 10.0, &times),
+            );
             for (&t, got) in times.iter().zip(got) {
                 let sigma = zeta * omega;
                 let want = if zeta < 1.0 {
@@ -333,7 +402,10 @@ mod tests {
     #[test]
     fn a_long_ramp_lags_by_the_group_delay() {
         // A staircase of 0.1 px per 0.1 µs is a ramp of 1 px/µs; beyond the transient the lag is T_d + 2ζ/ω0.
-        let coil = Coil { delay_us: 1.5, ..pure(60.0, 0.7) };
+        let coil = Coil {
+            delay_us: 1.5,
+            ..pure(60.0, 0.7)
+        };
         let mut axis = Axis::new(&coil);
         for i in 0..2000 {
             axis.send(0.1 * f64::from(i), 0.1 * f64::from(i));
@@ -347,14 +419,21 @@ mod tests {
 
     #[test]
     fn slewing_takes_the_stated_time_to_cross_the_field() {
-        let coil = Coil { slew_us: 30.0, ..Coil::OFF };
+        let coil = Coil {
+            slew_us: 30.0,
+            ..Coil::OFF
+        };
         let got = at(&coil, 512.0, &[15.0, 30.0, 31.0]);
         assert!((got[0] - 256.0).abs() < 1e-6 && (got[1] - 512.0).abs() < 1e-3 && got[2] == 512.0);
     }
 
     #[test]
     fn hysteresis_leaves_an_offset_that_waiting_does_not_remove() {
-        let coil = Coil { hysteresis_px: 1.0, ..pure(60.0, 0.7) };
+        let coil = Coil {
+            hysteresis_px: 1.0,
+            ..pure(60.0, 2.0)
+        };
+        // Overdamped, so that no overshoot turns an operator over.
         // After more than R_3 in one direction every play operator is at its end: h = y − 3 · A/3.
         assert!((at(&coil, 300.0, &[1e6])[0] - 299.0).abs() < 1e-3);
         let mut axis = Axis::new(&coil);
@@ -364,12 +443,20 @@ mod tests {
         axis.advance_to(2e4);
         // Back over 300 px: two operators turned over, the third not quite: h − y = A/3 · (1 + 1 + 44/256).
         let want = (1.0 + 1.0 + 44.0 / 256.0) / 3.0;
-        assert!((axis.beam - want).abs() < 1e-3, "{} against {want}", axis.beam);
+        assert!(
+            (axis.beam - want).abs() < 1e-3,
+            "{} against {want}",
+            axis.beam
+        );
     }
 
     #[test]
     fn the_tail_relaxes_exponentially() {
-        let coil = Coil { tail: 0.01, tail_us: 100.0, ..Coil::OFF };
+        let coil = Coil {
+            tail: 0.01,
+            tail_us: 100.0,
+            ..Coil::OFF
+        };
         let got = at(&coil, 100.0, &[50.0, 100.0, 300.0]);
         for (got, t) in got.iter().zip([50.0, 100.0, 300.0]) {
             let want = 100.0 - (-t / 100.0f64).exp();
@@ -379,22 +466,34 @@ mod tests {
 
     #[test]
     fn the_presets_settle_in_the_published_times() {
-        // To 0.25 px of the final place after jumps of 1, 10, 100 and 512 px, from rest; 15 % for the history of the
-        // play operators, which the published study does not state.
+        // To 0.25 px after jumps of 1, 10, 100 and 512 px, from rest, without the delay. Which history the play
+        // operators had is not stated, so the final place is known to 0.1 px only: the stated time must lie between
+        // those to 0.35 and to 0.15 px, give or take 10 %.
         let table = [
             (Instrument::sem(), [21.0, 59.0, 411.0, 2080.0]),
             (Instrument::stem(), [5.0, 15.0, 36.0, 698.0]),
             (Instrument::electrostatic(), [0.3, 0.6, 1.3, 3.0]),
         ];
         for (instrument, want) in table {
-            let coil = instrument.coil.x;
+            let coil = Coil {
+                delay_us: 0.0,
+                ..instrument.coil.x
+            };
             for (jump, want) in [1.0, 10.0, 100.0, 512.0].into_iter().zip(want) {
                 let last = at(&coil, jump, &[1e6])[0];
-                let step = want / 400.0;
-                let times: Vec<f64> = (1..1200).map(|i| f64::from(i) * step).collect();
+                let times: Vec<f64> = (1..2000).map(|i| f64::from(i) * want / 400.0).collect();
                 let places = at(&coil, jump, &times);
-                let settled = places.iter().rposition(|p| (p - last).abs() > 0.25).map_or(0.0, |i| times[i]);
-                assert!((settled / want - 1.0).abs() < 0.2, "f0 {}, {jump} px: {settled} µs against {want}", coil.f0_khz);
+                let settled = |px: f64| {
+                    let late = places.iter().rposition(|p| (p - last).abs() > px);
+                    late.map_or(0.0, |i| times[i])
+                };
+                let (early, late) = (settled(0.35), settled(0.15));
+                let fits = early <= 1.1 * want && late >= 0.9 * want;
+                assert!(
+                    fits,
+                    "f0 {}, {jump} px: {early} to {late} µs, not {want}",
+                    coil.f0_khz
+                );
             }
         }
     }

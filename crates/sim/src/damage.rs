@@ -17,16 +17,28 @@ pub(crate) struct Damage {
 
 impl Damage {
     /// `None` where off.
-    pub(crate) fn new(law: &instrument::Damage, image: &Image) -> Result<Option<Self>, domain::Invalid> {
+    pub(crate) fn new(
+        law: &instrument::Damage,
+        image: &Image,
+    ) -> Result<Option<Self>, domain::Invalid> {
         if law.critical_dose_e_per_a2 == 0.0 {
             return Ok(None);
         }
         let nm = image.pixel_nm.ok_or_else(|| {
             let value = law.critical_dose_e_per_a2;
-            domain::Invalid::new("instrument.damage.critical_dose_e_per_a2", value, "0 for a specimen without a pixel size")
+            domain::Invalid::new(
+                "instrument.damage.critical_dose_e_per_a2",
+                value,
+                "0 for a specimen without a pixel size",
+            )
         })?;
-        let mean = |values: &[f32]| values.iter().map(|&v| f64::from(v)).sum::<f64>() / values.len() as f64;
-        let rest = image.planes.iter().map(|p| (law.residual * mean(&p.values)) as f32);
+        let mean = |values: &[f32]| {
+            values.iter().map(|&v| f64::from(v)).sum::<f64>() / values.len() as f64
+        };
+        let rest = image
+            .planes
+            .iter()
+            .map(|p| (law.residual * mean(&p.values)) as f32);
         let (n_rows, n_cols) = (image.n_rows as usize, image.n_cols as usize);
         Ok(Some(Self {
             dose: vec![0.0; n_rows * n_cols],
@@ -39,7 +51,8 @@ impl Damage {
 
     fn pixel(&self, [col, row]: [f64; 2]) -> Option<usize> {
         let (row, col) = ((row + 0.5).floor(), (col + 0.5).floor());
-        let inside = row >= 0.0 && col >= 0.0 && row < self.n_rows as f64 && col < self.n_cols as f64;
+        let inside =
+            row >= 0.0 && col >= 0.0 && row < self.n_rows as f64 && col < self.n_cols as f64;
         inside.then(|| row as usize * self.n_cols + col as usize)
     }
 
@@ -51,7 +64,11 @@ impl Damage {
         let before = f64::from(self.dose[i]);
         let now = electrons * self.per_electron;
         self.dose[i] = (before + now) as f32;
-        let mean = if now > 1e-9 { -(-now).exp_m1() / now } else { 1.0 };
+        let mean = if now > 1e-9 {
+            -(-now).exp_m1() / now
+        } else {
+            1.0
+        };
         ((-before).exp() * mean) as f32
     }
 
@@ -71,7 +88,10 @@ mod tests {
         let specimen = Specimen::letter_f();
         let image = specimen.image().unwrap();
         // Pixels of 1 Å²: 100 e/Å² are 100 electrons.
-        let law = instrument::Damage { critical_dose_e_per_a2: 100.0, residual: 0.0 };
+        let law = instrument::Damage {
+            critical_dose_e_per_a2: 100.0,
+            residual: 0.0,
+        };
         let mut damage = Damage::new(&law, image).unwrap().unwrap();
         let parts: Vec<f32> = (0..3).map(|_| damage.expose([5.0, 5.2], 100.0)).collect();
         let first = 1.0 - (-1.0f32).exp();

@@ -227,21 +227,32 @@ impl Instrument {
         let path = Path::new(name);
         if !path.is_file() {
             let value = format!("{name:?}");
-            return Err(Invalid::new("instrument", value, "a preset (stem, sem, electrostatic, ideal) or a TOML file").into());
+            return Err(Invalid::new(
+                "instrument",
+                value,
+                "a preset (stem, sem, electrostatic, ideal) or a TOML file",
+            )
+            .into());
         }
-        let text = std::fs::read_to_string(path).map_err(|source| Error::File { path: path.into(), source })?;
+        let text = std::fs::read_to_string(path).map_err(|source| Error::File {
+            path: path.into(),
+            source,
+        })?;
         Ok(Self::from_toml(&text)?)
     }
 
     /// An instrument from TOML text: a preset and what differs from it.
     pub fn from_toml(text: &str) -> Result<Self, Invalid> {
         const ALLOWED: &str = "the tables and keys of an instrument";
-        let refuse = |e: &dyn std::fmt::Display| Invalid::new("instrument", e.to_string().trim(), ALLOWED);
+        let refuse =
+            |e: &dyn std::fmt::Display| Invalid::new("instrument", e.to_string().trim(), ALLOWED);
         let mut changes: toml::Table = text.parse().map_err(|e: toml::de::Error| refuse(&e))?;
         let base = match changes.remove("preset") {
             None => Self::stem(),
             Some(toml::Value::String(name)) => Self::preset(&name)?,
-            Some(other) => return Err(Invalid::new("instrument.preset", other, "a name in quotes")),
+            Some(other) => {
+                return Err(Invalid::new("instrument.preset", other, "a name in quotes"));
+            }
         };
         let mut table = toml::Table::try_from(base).map_err(|e| refuse(&e))?;
         merge(&mut table, changes);
@@ -256,7 +267,13 @@ impl Instrument {
             return Ok(self.detector);
         };
         let within = format!("instrument.detectors.{name}");
-        let refuse = |e: &dyn std::fmt::Display| Invalid::new(within.clone(), e.to_string().trim(), "the keys of `detector`");
+        let refuse = |e: &dyn std::fmt::Display| {
+            Invalid::new(
+                within.clone(),
+                e.to_string().trim(),
+                "the keys of `detector`",
+            )
+        };
         let mut table = toml::Table::try_from(self.detector).map_err(|e| refuse(&e))?;
         merge(&mut table, changes.clone());
         let detector: Detector = table.try_into().map_err(|e: toml::de::Error| refuse(&e))?;
@@ -295,7 +312,9 @@ fn merge(base: &mut toml::Table, changes: toml::Table) {
         match (base.get_mut(&key), value) {
             (Some(toml::Value::Table(old)), toml::Value::Table(new)) => merge(old, new),
             // A whole number where a length or time is meant.
-            (Some(old @ toml::Value::Float(_)), toml::Value::Integer(n)) => *old = toml::Value::Float(n as f64),
+            (Some(old @ toml::Value::Float(_)), toml::Value::Integer(n)) => {
+                *old = toml::Value::Float(n as f64)
+            }
             (_, value) => {
                 base.insert(key, value);
             }
@@ -303,7 +322,12 @@ fn merge(base: &mut toml::Table, changes: toml::Table) {
     }
 }
 
-fn within(field: &'static str, value: f64, range: std::ops::RangeInclusive<f64>, unit: &str) -> Result<(), Invalid> {
+fn within(
+    field: &'static str,
+    value: f64,
+    range: std::ops::RangeInclusive<f64>,
+    unit: &str,
+) -> Result<(), Invalid> {
     if range.contains(&value) {
         Ok(())
     } else {
@@ -313,17 +337,33 @@ fn within(field: &'static str, value: f64, range: std::ops::RangeInclusive<f64>,
 }
 
 fn pair_within(field: &'static str, pair: [f64; 2], limit: f64, unit: &str) -> Result<(), Invalid> {
-    pair.iter().try_for_each(|&v| within(field, v, -limit..=limit, unit))
+    pair.iter()
+        .try_for_each(|&v| within(field, v, -limit..=limit, unit))
 }
 
 impl Electronics {
     fn check(&self) -> Result<(), Invalid> {
         within("tick_hz", f64::from(self.tick_hz), 1e6..=1e9, "Hz")?;
         within("dac_bits", f64::from(self.dac_bits), 8.0..=16.0, "bits")?;
-        within("queue_bytes", f64::from(self.queue_bytes), 65_536.0..=67_108_864.0, "bytes")?;
-        within("return_samples", f64::from(self.return_samples), 1024.0..=4_194_304.0, "samples")?;
+        within(
+            "queue_bytes",
+            f64::from(self.queue_bytes),
+            65_536.0..=67_108_864.0,
+            "bytes",
+        )?;
+        within(
+            "return_samples",
+            f64::from(self.return_samples),
+            1024.0..=4_194_304.0,
+            "samples",
+        )?;
         within("dwell_min_ns", self.dwell_min_ns, 1.0..=1e6, "ns")?;
-        within("dwell_max_ns", self.dwell_max_ns, self.dwell_min_ns..=4e9, "ns")
+        within(
+            "dwell_max_ns",
+            self.dwell_max_ns,
+            self.dwell_min_ns..=4e9,
+            "ns",
+        )
     }
 }
 
@@ -332,7 +372,12 @@ impl Probe {
         domain::Current::from_picoamperes(self.current_pa).map_err(|e| e.named("current_pa"))?;
         within("wander", self.wander, 0.0..=0.5, "")?;
         within("wander_s", self.wander_s, 1e-2..=1e6, "s")?;
-        within("drift_per_hour", self.drift_per_hour, -1.0..=10.0, "per hour")
+        within(
+            "drift_per_hour",
+            self.drift_per_hour,
+            -1.0..=10.0,
+            "per hour",
+        )
     }
 }
 
@@ -393,7 +438,12 @@ impl Drift {
 
 impl Damage {
     fn check(&self) -> Result<(), Invalid> {
-        within("critical_dose_e_per_a2", self.critical_dose_e_per_a2, 0.0..=1e12, "e/Å²")?;
+        within(
+            "critical_dose_e_per_a2",
+            self.critical_dose_e_per_a2,
+            0.0..=1e12,
+            "e/Å²",
+        )?;
         within("residual", self.residual, 0.0..=1.0, "")
     }
 }
@@ -413,7 +463,10 @@ impl Detector {
     };
 
     /// Hands a 16-bit number through.
-    pub(crate) const CODE: Self = Self { gain: 1.0, ..Self::IDEAL };
+    pub(crate) const CODE: Self = Self {
+        gain: 1.0,
+        ..Self::IDEAL
+    };
 
     fn check(&self) -> Result<(), Invalid> {
         within("efficiency", self.efficiency, 0.0..=1.0, "")?;
@@ -460,8 +513,16 @@ mod tests {
         let instrument = Instrument::from_toml(text).unwrap();
         assert_eq!(instrument.coil.x.f0_khz, 12.0);
         assert_eq!(instrument.coil.y, Instrument::sem().coil.y);
-        let bf = instrument.detector_of(&DetectorName::new("bf").unwrap()).unwrap();
-        assert_eq!(bf, Detector { gain: 3.0, ..Instrument::sem().detector });
+        let bf = instrument
+            .detector_of(&DetectorName::new("bf").unwrap())
+            .unwrap();
+        assert_eq!(
+            bf,
+            Detector {
+                gain: 3.0,
+                ..Instrument::sem().detector
+            }
+        );
     }
 
     #[test]
@@ -471,11 +532,27 @@ mod tests {
         assert!(refused("[coil.z]\nf0_khz = 3").to_string().contains("`z`"));
         assert!(refused("preset = \"tem\"").allowed.contains("stem"));
         assert!(refused("preset = 3").field.contains("preset"));
-        assert!(refused("[detectors.bf]\ngian = 3").field.contains("detectors.bf"));
-        assert_eq!(refused("[coil.x]\nzeta = -1").field, "instrument.coil.x.zeta");
-        assert_eq!(refused("[coil.x]\nzeta = nan").field, "instrument.coil.x.zeta");
-        assert_eq!(refused("[detector]\ndark = 1e9").field, "instrument.detector.dark");
-        assert_eq!(refused("[deflection]\nvolts = [1.0, 1.0]").field, "instrument.deflection.volts");
+        assert!(
+            refused("[detectors.bf]\ngian = 3")
+                .field
+                .contains("detectors.bf")
+        );
+        assert_eq!(
+            refused("[coil.x]\nzeta = -1").field,
+            "instrument.coil.x.zeta"
+        );
+        assert_eq!(
+            refused("[coil.x]\nzeta = nan").field,
+            "instrument.coil.x.zeta"
+        );
+        assert_eq!(
+            refused("[detector]\ndark = 1e9").field,
+            "instrument.detector.dark"
+        );
+        assert_eq!(
+            refused("[deflection]\nvolts = [1.0, 1.0]").field,
+            "instrument.deflection.volts"
+        );
         assert!(Instrument::open("/nowhere/x.toml").is_err());
         assert!(Instrument::open("tem").is_err());
     }

@@ -23,7 +23,8 @@ mod wander;
 
 pub use error::Error;
 pub use instrument::{
-    Blanker, BlankerKind, Coil, Coils, Damage, Deflection, Detector, Drift, Electronics, Instrument, LineNoise, Probe,
+    Blanker, BlankerKind, Coil, Coils, Damage, Deflection, Detector, Drift, Electronics,
+    Instrument, LineNoise, Probe,
 };
 pub use microscope::{Microscope, Truth};
 pub use specimen::{Image, LoadOptions, Plane, Specimen};

@@ -88,11 +88,16 @@ impl Microscope {
     /// A microscope with the beam blanked and the probe in the middle of the field.
     pub fn new(instrument: &Instrument, specimen: Specimen, seed: u64) -> Result<Self, Invalid> {
         instrument.check()?;
-        let optics = Optics::new(&instrument.deflection, instrument.controller.dac_bits, &specimen)?;
+        let optics = Optics::new(
+            &instrument.deflection,
+            instrument.controller.dac_bits,
+            &specimen,
+        )?;
         let detectors = detectors(instrument, &specimen)?;
         let noiseless = instrument.probe.noiseless;
         let counting = instrument.probe.counting_noise;
-        let chain = |(i, &d): (usize, &Detector)| Chain::new(d, seed, i as u64, counting, noiseless);
+        let chain =
+            |(i, &d): (usize, &Detector)| Chain::new(d, seed, i as u64, counting, noiseless);
         let chains: Vec<Chain> = detectors.iter().enumerate().map(chain).collect();
         let damage = match specimen.image() {
             Some(image) => Damage::new(&instrument.damage, image)?,
@@ -104,12 +109,21 @@ impl Microscope {
         let line = Line::new(instrument, optics.field());
         let coils = CoilPair::new(&instrument.coil.x, &instrument.coil.y);
         let velocity = instrument.drift.velocity_nm_per_s;
-        let is_still = coils.is_off() && line.is_off && drift[0].is_off() && velocity == [0.0; 2] && damage.is_none();
+        let is_still = coils.is_off()
+            && line.is_off
+            && drift[0].is_off()
+            && velocity == [0.0; 2]
+            && damage.is_none();
         Ok(Self {
             has_memory: chains.iter().any(Chain::has_memory),
             blanker: Blanker::new(&instrument.blanker),
             drift_velocity: velocity.map(|v| v * 1e-9),
-            current: Wander::bounded(instrument.probe.wander, instrument.probe.wander_s, seed, STREAM_CURRENT),
+            current: Wander::bounded(
+                instrument.probe.wander,
+                instrument.probe.wander_s,
+                seed,
+                STREAM_CURRENT,
+            ),
             electrons_per_ns: current.electrons_per_ns(),
             current_slope: instrument.probe.drift_per_hour / 3.6e12,
             ns_per_tick: 1e9 / f64::from(instrument.controller.tick_hz),
@@ -189,7 +203,9 @@ impl Microscope {
         if until <= self.now {
             return;
         }
-        if matches!(self.specimen, Specimen::Code) || (self.blanker.is_closed() && self.gate.is_none()) {
+        if matches!(self.specimen, Specimen::Code)
+            || (self.blanker.is_closed() && self.gate.is_none())
+        {
             self.now = until;
             return;
         }
@@ -205,7 +221,11 @@ impl Microscope {
         let watches = self.gate.is_some() || self.has_memory || self.damage.is_some();
         while self.now < until {
             let left = until - self.now;
-            let mut step = if watches { self.coils.step_us(left * 1e-3) * 1e3 } else { left };
+            let mut step = if watches {
+                self.coils.step_us(left * 1e-3) * 1e3
+            } else {
+                left
+            };
             if !self.line.is_off {
                 step = step.min(0.5e6);
             }
@@ -249,14 +269,30 @@ impl Microscope {
             image.pixel_from_field([0, 1].map(|i| probe[i] - drift[i] + line[i]))
         };
         if let Some(gate) = &mut self.gate {
-            let weight = if electrons > 0.0 { span * level } else { span * f64::MIN_POSITIVE.sqrt() };
+            let weight = if electrons > 0.0 {
+                span * level
+            } else {
+                span * f64::MIN_POSITIVE.sqrt()
+            };
             gate.weight += weight;
             gate.moment[0] += weight * place[0];
             gate.moment[1] += weight * place[1];
         }
         if electrons > 0.0 {
-            let amount = if self.noiseless { span * level } else { electrons };
-            light(image, &mut self.chains, self.damage.as_mut(), place, [start, until], amount, electrons);
+            let amount = if self.noiseless {
+                span * level
+            } else {
+                electrons
+            };
+            light(
+                image,
+                &mut self.chains,
+                self.damage.as_mut(),
+                place,
+                [start, until],
+                amount,
+                electrons,
+            );
         }
     }
 
@@ -277,7 +313,10 @@ impl Microscope {
             }
         }
         if let Some(truth) = &mut self.truth {
-            truth.place.push(gate.moment.map(|m| (m / gate.weight.max(f64::MIN_POSITIVE)) as f32));
+            truth.place.push(
+                gate.moment
+                    .map(|m| (m / gate.weight.max(f64::MIN_POSITIVE)) as f32),
+            );
             truth.electrons.push(gate.electrons);
             truth.electrons_outside.push(self.outside);
         }
@@ -288,13 +327,19 @@ impl Microscope {
     fn open_gate(&mut self, at: f64) {
         self.run_to(at);
         self.chains.iter_mut().for_each(Chain::open);
-        self.gate = Some(Gate { start: at, electrons: 0.0, weight: 0.0, moment: [0.0; 2] });
+        self.gate = Some(Gate {
+            start: at,
+            electrons: 0.0,
+            weight: 0.0,
+            moment: [0.0; 2],
+        });
     }
 
     fn send(&mut self, point: DacPoint, at: f64) {
         self.run_to(at);
         self.held = self.optics.held(point);
-        self.coils.send(self.optics.px_from_codes(self.held), at * 1e-3);
+        self.coils
+            .send(self.optics.px_from_codes(self.held), at * 1e-3);
     }
 
     fn command_beam(&mut self, is_on: bool, at: f64) {
@@ -303,10 +348,21 @@ impl Microscope {
     }
 
     /// One position of a run; the beam is `is_on` before and as the timing says after it.
-    fn expose(&mut self, point: DacPoint, start: Tick, timing: &Timing, is_on: bool, sample: &mut [u16]) {
+    fn expose(
+        &mut self,
+        point: DacPoint,
+        start: Tick,
+        timing: &Timing,
+        is_on: bool,
+        sample: &mut [u16],
+    ) {
         let (on_settling, on_dwelling) = beam_phases(timing);
         let settled = start + u64::from(timing.settle_ticks);
-        let (from, settled, end) = (self.ns(start), self.ns(settled), self.ns(settled + u64::from(timing.dwell_ticks)));
+        let (from, settled, end) = (
+            self.ns(start),
+            self.ns(settled),
+            self.ns(settled + u64::from(timing.dwell_ticks)),
+        );
         if is_on && !on_settling {
             self.command_beam(false, from);
         }
@@ -353,7 +409,12 @@ fn light(
     if let Some(damage) = damage {
         let left = damage.expose(place, electrons);
         for (i, chain) in chains.iter_mut().enumerate() {
-            chain.collect(start, end, amount, damage.faded(i, image.read(i, &stencil), left));
+            chain.collect(
+                start,
+                end,
+                amount,
+                damage.faded(i, image.read(i, &stencil), left),
+            );
         }
     } else {
         for (i, chain) in chains.iter_mut().enumerate() {
@@ -375,7 +436,11 @@ fn detectors(instrument: &Instrument, specimen: &Specimen) -> Result<Vec<Detecto
     for name in instrument.detectors.keys() {
         if image.planes.iter().all(|p| p.detector.as_str() != name) {
             let names: Vec<&str> = image.planes.iter().map(|p| p.detector.as_str()).collect();
-            return Err(Invalid::new("instrument.detectors", name, format!("detectors of the specimen: {}", names.join(", "))));
+            return Err(Invalid::new(
+                "instrument.detectors",
+                name,
+                format!("detectors of the specimen: {}", names.join(", ")),
+            ));
         }
     }
     let parameters = |(i, plane): (usize, &crate::specimen::Plane)| {
@@ -385,8 +450,15 @@ fn detectors(instrument: &Instrument, specimen: &Specimen) -> Result<Vec<Detecto
         }
         // Interpolation may overshoot the largest pixel by a little.
         let largest = f64::from(image.max(i)) * 1.1;
-        let gain = if largest > 0.0 { law.full_scale() / largest } else { 1.0 };
-        Ok(Detector { gain, ..Detector::IDEAL })
+        let gain = if largest > 0.0 {
+            law.full_scale() / largest
+        } else {
+            1.0
+        };
+        Ok(Detector {
+            gain,
+            ..Detector::IDEAL
+        })
     };
     image.planes.iter().enumerate().map(parameters).collect()
 }

@@ -38,8 +38,13 @@ pub(crate) fn read(bytes: &[u8]) -> Result<Array, Invalid> {
     let (header, data) = rest.split_at_checked(len).ok_or_else(cut)?;
     let header = std::str::from_utf8(header)
         .map_err(|_| refused("a .npy header that is not text", "a .npy array"))?;
-    if quoted_after(header, "fortran_order").is_none() && after(header, "fortran_order")?.starts_with("True") {
-        return Err(refused("Fortran order", "C order (numpy.ascontiguousarray)"));
+    if quoted_after(header, "fortran_order").is_none()
+        && after(header, "fortran_order")?.starts_with("True")
+    {
+        return Err(refused(
+            "Fortran order",
+            "C order (numpy.ascontiguousarray)",
+        ));
     }
     let shape = shape(header)?;
     let descr = quoted_after(header, "descr")
@@ -87,12 +92,15 @@ fn shape(header: &str) -> Result<Vec<usize>, Invalid> {
 
 fn values(descr: &str, data: &[u8], n: usize) -> Result<(bool, Vec<f32>), Invalid> {
     const KNOWN: &str = "u1, u2, u4, u8, i1, i2, i4, i8, f2, f4 or f8";
-    let (order, kind) = descr.split_at_checked(1).ok_or_else(|| refused(descr, KNOWN))?;
+    let (order, kind) = descr
+        .split_at_checked(1)
+        .ok_or_else(|| refused(descr, KNOWN))?;
     let is_big = order == ">";
     macro_rules! convert {
         ($size:literal, $from:expr) => {{
             let size = n.checked_mul($size).filter(|&size| size <= data.len());
-            let size = size.ok_or_else(|| refused("a file that ends early", "a complete .npy array"))?;
+            let size =
+                size.ok_or_else(|| refused("a file that ends early", "a complete .npy array"))?;
             let chunks = data[..size].as_chunks::<$size>().0;
             let from = $from;
             let to = |bytes: &[u8; $size]| {
@@ -156,7 +164,8 @@ mod tests {
     use super::*;
 
     fn file(descr: &str, order: &str, shape: &str, data: &[u8]) -> Vec<u8> {
-        let header = format!("{{'descr': '{descr}', 'fortran_order': {order}, 'shape': {shape}, }}\n");
+        let header =
+            format!("{{'descr': '{descr}', 'fortran_order': {order}, 'shape': {shape}, }}\n");
         let mut bytes = b"\x93NUMPY\x01\x00".to_vec();
         bytes.extend((header.len() as u16).to_le_bytes());
         bytes.extend(header.as_bytes());
@@ -183,7 +192,10 @@ mod tests {
         assert!(refused(&file("<c8", "False", "(1,)", &[0; 8])).contains("<c8"));
         assert!(refused(&file("<f4", "True", "(1,)", &[0; 4])).contains("Fortran"));
         assert!(refused(&file("<f4", "False", "(3,)", &[0; 8])).contains("ends early"));
-        assert!(refused(&file("<f4", "False", "(99999999999, 99999999999)", &[])).contains("ends early"));
+        assert!(
+            refused(&file("<f4", "False", "(99999999999, 99999999999)", &[]))
+                .contains("ends early")
+        );
         let whole = file("<f4", "False", "(2,)", &[0; 8]);
         for n in 0..whole.len() {
             assert!(read(&whole[..n]).is_err());

@@ -25,7 +25,11 @@ pub(crate) struct Optics {
 }
 
 impl Optics {
-    pub(crate) fn new(law: &Deflection, dac_bits: u8, specimen: &Specimen) -> Result<Self, Invalid> {
+    pub(crate) fn new(
+        law: &Deflection,
+        dac_bits: u8,
+        specimen: &Specimen,
+    ) -> Result<Self, Invalid> {
         let field = law.field_nm.unwrap_or_else(|| match specimen.image() {
             Some(image) => [image.n_cols, image.n_rows].map(|n| f64::from(n) * image.pixel_units()),
             None => [512.0, 512.0],
@@ -36,13 +40,26 @@ impl Optics {
             m: [[law.scale_x * w, law.shear * h], [0.0, law.scale_y * h]],
             t: [0.0, 0.0],
         };
-        let turn = Affine { m: [[cos, -sin], [sin, cos]], t: law.offset_nm };
+        let turn = Affine {
+            m: [[cos, -sin], [sin, cos]],
+            t: law.offset_nm,
+        };
         let nm_from_px = turn.after(&stretch);
         if nm_from_px.inverse().is_none() {
-            return Err(Invalid::new("instrument.deflection", format!("{:?}", nm_from_px.m), "an invertible map"));
+            return Err(Invalid::new(
+                "instrument.deflection",
+                format!("{:?}", nm_from_px.m),
+                "an invertible map",
+            ));
         }
         let n_codes = f64::from(1u32 << dac_bits);
-        Ok(Self { law: law.clone(), n_codes, max_code: (n_codes - 1.0) as u16, field, nm_from_px })
+        Ok(Self {
+            law: law.clone(),
+            n_codes,
+            max_code: (n_codes - 1.0) as u16,
+            field,
+            nm_from_px,
+        })
     }
 
     /// What the converters hold when told `point`: codes beyond the range stay at its end.
@@ -78,9 +95,14 @@ impl Optics {
     /// What an honest service engineer would enter as calibration: codes as they would be with every error of
     /// [`Deflection`] off. Maps `[x, y]` nm in the field to `[x, y]` codes (not rounded).
     pub(crate) fn nominal(&self) -> Affine {
-        let per_nm = self.field.map(|side| self.n_codes / (side * self.law.overscan));
+        let per_nm = self
+            .field
+            .map(|side| self.n_codes / (side * self.law.overscan));
         let middle = self.n_codes / 2.0;
-        Affine { m: [[per_nm[0], 0.0], [0.0, per_nm[1]]], t: [middle, middle] }
+        Affine {
+            m: [[per_nm[0], 0.0], [0.0, per_nm[1]]],
+            t: [middle, middle],
+        }
     }
 
     /// Width and height of the field, nm.
@@ -107,15 +129,33 @@ mod tests {
     #[test]
     fn every_error_moves_the_probe_its_own_way() {
         let near = |got: [f64; 2], want: [f64; 2]| {
-            assert!((got[0] - want[0]).abs() < 1e-9 && (got[1] - want[1]).abs() < 1e-9, "{got:?}");
+            assert!(
+                (got[0] - want[0]).abs() < 1e-9 && (got[1] - want[1]).abs() < 1e-9,
+                "{got:?}"
+            );
         };
         near(place(|_| (), [32_768; 2]), [0.0, 0.0]);
         near(place(|_| (), RIGHT), [1.0, 0.0]);
         near(place(|l| l.swap_xy = true, RIGHT), [0.0, 1.0]);
         near(place(|l| l.flip_x = true, RIGHT), [-1.0, 0.0]);
-        near(place(|l| { l.swap_xy = true; l.flip_y = true; }, RIGHT), [0.0, -1.0]);
-        near(place(|l| l.rotation_rad = std::f64::consts::FRAC_PI_2, RIGHT), [0.0, 1.0]);
-        near(place(|l| l.shear = 0.1, [32_768, 32_768 + 2560]), [0.1, 1.0]);
+        near(
+            place(
+                |l| {
+                    l.swap_xy = true;
+                    l.flip_y = true;
+                },
+                RIGHT,
+            ),
+            [0.0, -1.0],
+        );
+        near(
+            place(|l| l.rotation_rad = std::f64::consts::FRAC_PI_2, RIGHT),
+            [0.0, 1.0],
+        );
+        near(
+            place(|l| l.shear = 0.1, [32_768, 32_768 + 2560]),
+            [0.1, 1.0],
+        );
         near(place(|l| l.scale_x = 1.1, RIGHT), [1.1, 0.0]);
         near(place(|l| l.offset_nm = [3.0, 4.0], RIGHT), [4.0, 4.0]);
         near(place(|l| l.volts = [0.0, 5.0], RIGHT), [1.0, 0.0]);
@@ -123,7 +163,8 @@ mod tests {
 
     #[test]
     fn the_nominal_map_is_the_inverse_of_a_faultless_one() {
-        let optics = Optics::new(&Instrument::ideal().deflection, 16, &Specimen::bundled()).unwrap();
+        let optics =
+            Optics::new(&Instrument::ideal().deflection, 16, &Specimen::bundled()).unwrap();
         for (row, col) in [(0.0, 0.0), (511.0, 17.0), (255.0, 256.0)] {
             let nm = Specimen::bundled().image().unwrap().pixel_units();
             let want = [(col - 255.5) * nm, (row - 255.5) * nm];

@@ -122,24 +122,51 @@ impl Image {
             domain::Nanometres::new(nm).map_err(|e| e.named("specimen.pixel_nm"))?;
         }
         if planes.is_empty() || planes.len() > 16 {
-            return Err(Invalid::new("specimen.detectors", planes.len(), "1 to 16 detectors"));
+            return Err(Invalid::new(
+                "specimen.detectors",
+                planes.len(),
+                "1 to 16 detectors",
+            ));
         }
         let n = n_rows as usize * n_cols as usize;
         for (i, plane) in planes.iter().enumerate() {
             let name = plane.detector.as_str();
             if planes[..i].iter().any(|p| p.detector == plane.detector) {
-                return Err(Invalid::new("specimen.detectors", name, "each detector once"));
+                return Err(Invalid::new(
+                    "specimen.detectors",
+                    name,
+                    "each detector once",
+                ));
             }
             if plane.values.len() != n {
                 let allowed = format!("{n} values for {n_rows} × {n_cols} pixels");
-                return Err(Invalid::new("specimen.shape", format!("{} of {name}", plane.values.len()), allowed));
+                return Err(Invalid::new(
+                    "specimen.shape",
+                    format!("{} of {name}", plane.values.len()),
+                    allowed,
+                ));
             }
             if let Some(at) = plane.values.iter().position(|v| !v.is_finite()) {
-                let place = format!("{} at row {}, column {}", plane.values[at], at / n_cols as usize, at % n_cols as usize);
-                return Err(Invalid::new(format!("specimen.{name}"), place, "finite values"));
+                let place = format!(
+                    "{} at row {}, column {}",
+                    plane.values[at],
+                    at / n_cols as usize,
+                    at % n_cols as usize
+                );
+                return Err(Invalid::new(
+                    format!("specimen.{name}"),
+                    place,
+                    "finite values",
+                ));
             }
         }
-        Ok(Self { name: name.into(), n_rows, n_cols, pixel_nm, planes })
+        Ok(Self {
+            name: name.into(),
+            n_rows,
+            n_cols,
+            pixel_nm,
+            planes,
+        })
     }
 
     /// Side of a pixel in field units: nm, or 1 where unknown.
@@ -161,7 +188,10 @@ impl Image {
     /// Largest value of plane `plane_idx`.
     #[must_use]
     pub fn max(&self, plane_idx: usize) -> f32 {
-        self.planes[plane_idx].values.iter().fold(0.0, |m, &v| m.max(v))
+        self.planes[plane_idx]
+            .values
+            .iter()
+            .fold(0.0, |m, &v| m.max(v))
     }
 
     /// Where and how to read the planes around `[column, row]`; places beyond the edge read the edge.
@@ -174,7 +204,12 @@ impl Image {
         };
         let (col, u) = axis(col, self.n_cols);
         let (row, v) = axis(row, self.n_rows);
-        Stencil { row, col, u: weights(u), v: weights(v) }
+        Stencil {
+            row,
+            col,
+            u: weights(u),
+            v: weights(v),
+        }
     }
 
     /// Value of plane `plane_idx` through `stencil`, not negative.
@@ -245,7 +280,14 @@ mod tests {
             .map(|i| value((i / n) as f64, (i % n) as f64) as f32)
             .collect();
         let detector = DetectorName::new("haadf").unwrap();
-        Image::new("test", n_rows, n_cols, Some(0.5), vec![Plane { detector, values }]).unwrap()
+        Image::new(
+            "test",
+            n_rows,
+            n_cols,
+            Some(0.5),
+            vec![Plane { detector, values }],
+        )
+        .unwrap()
     }
 
     #[test]
@@ -286,10 +328,16 @@ mod tests {
     #[test]
     fn values_that_are_no_signal_are_refused_by_place() {
         let planes = |values: Vec<f32>| {
-            vec![Plane { detector: DetectorName::new("bf").unwrap(), values: values.into() }]
+            vec![Plane {
+                detector: DetectorName::new("bf").unwrap(),
+                values: values.into(),
+            }]
         };
         let error = Image::new("x", 2, 2, None, planes(vec![0.0, 1.0, f32::NAN, 0.0])).unwrap_err();
-        assert_eq!(error.to_string(), "specimen.bf: NaN at row 1, column 0 is not allowed (allowed: finite values)");
+        assert_eq!(
+            error.to_string(),
+            "specimen.bf: NaN at row 1, column 0 is not allowed (allowed: finite values)"
+        );
         assert!(Image::new("x", 2, 2, None, planes(vec![0.0; 3])).is_err());
         assert!(Image::new("x", 0, 2, None, planes(vec![])).is_err());
         assert!(Image::new("x", 1, 1, Some(-1.0), planes(vec![0.0])).is_err());

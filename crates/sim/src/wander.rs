@@ -33,7 +33,14 @@ impl Wander {
     }
 
     fn new(keep: f64, step: f64, seed: u64, stream: u64) -> Self {
-        let mut wander = Self { seed, stream, keep, step, node: 0, values: [0.0; 2] };
+        let mut wander = Self {
+            seed,
+            stream,
+            keep,
+            step,
+            node: 0,
+            values: [0.0; 2],
+        };
         wander.values[1] = wander.after(0.0, 0);
         wander
     }

@@ -4,7 +4,8 @@
 use domain::Invalid;
 
 use super::{
-    Blanker, BlankerKind, Coil, Coils, Damage, Deflection, Detector, Drift, Electronics, Instrument, LineNoise, Probe,
+    Blanker, BlankerKind, Coil, Coils, Damage, Deflection, Detector, Drift, Electronics,
+    Instrument, LineNoise, Probe,
 };
 
 impl Instrument {
@@ -56,11 +57,28 @@ impl Instrument {
                 rotation_rad: 0.0,
                 offset_nm: [0.0, 0.0],
             },
-            coil: Coils { x: Coil::OFF, y: Coil::OFF },
-            blanker: Blanker { kind: BlankerKind::Fast, opening_ns: 0.0, closing_ns: 0.0 },
-            line_noise: LineNoise { frequency_hz: 50.0, amplitude_px: [0.0; 2], phase_rad: [0.0; 2] },
-            drift: Drift { velocity_nm_per_s: [0.0; 2], walk_nm: 0.0 },
-            damage: Damage { critical_dose_e_per_a2: 0.0, residual: 0.3 },
+            coil: Coils {
+                x: Coil::OFF,
+                y: Coil::OFF,
+            },
+            blanker: Blanker {
+                kind: BlankerKind::Fast,
+                opening_ns: 0.0,
+                closing_ns: 0.0,
+            },
+            line_noise: LineNoise {
+                frequency_hz: 50.0,
+                amplitude_px: [0.0; 2],
+                phase_rad: [0.0; 2],
+            },
+            drift: Drift {
+                velocity_nm_per_s: [0.0; 2],
+                walk_nm: 0.0,
+            },
+            damage: Damage {
+                critical_dose_e_per_a2: 0.0,
+                residual: 0.3,
+            },
             detector: Detector::IDEAL,
             detectors: std::collections::BTreeMap::new(),
         }
@@ -80,11 +98,27 @@ impl Instrument {
         };
         let ideal = Self::ideal();
         Self {
-            probe: Probe { wander: 0.005, wander_s: 10.0, drift_per_hour: -0.02, ..ideal.probe },
+            probe: Probe {
+                wander: 0.005,
+                wander_s: 10.0,
+                drift_per_hour: -0.02,
+                ..ideal.probe
+            },
             coil: Coils { x: coil, y: coil },
-            blanker: Blanker { kind: BlankerKind::Fast, opening_ns: 50.0, closing_ns: 50.0 },
-            line_noise: LineNoise { amplitude_px: [0.05, 0.05], phase_rad: [0.0, 1.0], ..ideal.line_noise },
-            drift: Drift { velocity_nm_per_s: [0.002, 0.001], walk_nm: 0.001 },
+            blanker: Blanker {
+                kind: BlankerKind::Fast,
+                opening_ns: 50.0,
+                closing_ns: 50.0,
+            },
+            line_noise: LineNoise {
+                amplitude_px: [0.05, 0.05],
+                phase_rad: [0.0, 1.0],
+                ..ideal.line_noise
+            },
+            drift: Drift {
+                velocity_nm_per_s: [0.002, 0.001],
+                walk_nm: 0.001,
+            },
             detector: Detector {
                 pulse_spread: 0.3,
                 dark: 200.0,
@@ -110,12 +144,32 @@ impl Instrument {
         };
         let stem = Self::stem();
         Self {
-            probe: Probe { current_pa: 100.0, wander: 0.01, ..stem.probe },
+            probe: Probe {
+                current_pa: 100.0,
+                wander: 0.01,
+                ..stem.probe
+            },
             coil: Coils { x: coil, y: coil },
-            blanker: Blanker { kind: BlankerKind::Slow, opening_ns: 1e6, closing_ns: 1e6 },
-            line_noise: LineNoise { amplitude_px: [0.2, 0.2], ..stem.line_noise },
-            drift: Drift { velocity_nm_per_s: [0.02, 0.01], walk_nm: 0.01 },
-            detector: Detector { gain: 4.0, pulse_spread: 0.5, read_noise: 3.0, afterglow_ns: 60.0, ..stem.detector },
+            blanker: Blanker {
+                kind: BlankerKind::Slow,
+                opening_ns: 1e6,
+                closing_ns: 1e6,
+            },
+            line_noise: LineNoise {
+                amplitude_px: [0.2, 0.2],
+                ..stem.line_noise
+            },
+            drift: Drift {
+                velocity_nm_per_s: [0.02, 0.01],
+                walk_nm: 0.01,
+            },
+            detector: Detector {
+                gain: 4.0,
+                pulse_spread: 0.5,
+                read_noise: 3.0,
+                afterglow_ns: 60.0,
+                ..stem.detector
+            },
             ..stem
         }
     }
@@ -132,7 +186,10 @@ impl Instrument {
             delay_us: 0.2,
             slew_us: 1.0,
         };
-        Self { coil: Coils { x: coil, y: coil }, ..Self::stem() }
+        Self {
+            coil: Coils { x: coil, y: coil },
+            ..Self::stem()
+        }
     }
 }
 

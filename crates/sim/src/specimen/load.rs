@@ -25,7 +25,10 @@ pub struct LoadOptions {
 
 impl Default for LoadOptions {
     fn default() -> Self {
-        Self { real_mean: 0.05, pixel_nm: None }
+        Self {
+            real_mean: 0.05,
+            pixel_nm: None,
+        }
     }
 }
 
@@ -61,9 +64,13 @@ impl Specimen {
             let meta = parse_meta(path, meta).expect("the bundled description is tested");
             let array = npy::read(data).expect("the bundled array is tested");
             pixel_nm = meta.pixel_nm;
-            planes.push(plane(&meta, array.values, &LoadOptions::default()).expect("the bundled values are tested"));
+            planes.push(
+                plane(&meta, array.values, &LoadOptions::default())
+                    .expect("the bundled values are tested"),
+            );
         }
-        let image = Image::new("mos2", 512, 512, pixel_nm, planes).expect("the bundled shapes are tested");
+        let image =
+            Image::new("mos2", 512, 512, pixel_nm, planes).expect("the bundled shapes are tested");
         Self::Image(image)
     }
 
@@ -86,11 +93,17 @@ impl Specimen {
 }
 
 fn refused(path: &Path, allowed: &'static str) -> Error {
-    Invalid::new("specimen", format!("{:?}", path.display().to_string()), allowed).into()
+    Invalid::new(
+        "specimen",
+        format!("{:?}", path.display().to_string()),
+        allowed,
+    )
+    .into()
 }
 
 fn load(path: &Path, options: &LoadOptions) -> Result<Image, Error> {
-    const ALLOWED: &str = "mos2, f, blank, code, a folder with meta.json and data.npy, or a .npy, .png or .tiff file";
+    const ALLOWED: &str =
+        "mos2, f, blank, code, a folder with meta.json and data.npy, or a .npy, .png or .tiff file";
     if path.is_dir() {
         if !path.join("meta.json").is_file() {
             return Err(refused(path, "a folder with meta.json and data.npy"));
@@ -100,7 +113,10 @@ fn load(path: &Path, options: &LoadOptions) -> Result<Image, Error> {
     if !path.is_file() {
         return Err(refused(path, ALLOWED));
     }
-    let extension = path.extension().and_then(|e| e.to_str()).unwrap_or_default();
+    let extension = path
+        .extension()
+        .and_then(|e| e.to_str())
+        .unwrap_or_default();
     let bytes = read_file(path)?;
     let array = match extension.to_ascii_lowercase().as_str() {
         "npy" => npy::read(&bytes)?,
@@ -115,7 +131,11 @@ fn load(path: &Path, options: &LoadOptions) -> Result<Image, Error> {
 fn load_bare(path: &Path, array: Array, options: &LoadOptions) -> Result<Image, Error> {
     let [n_rows, n_cols] = plane_shape(&array.shape)?;
     let is_fraction = array.is_float && array.values.iter().all(|v| (0.0..=1.0).contains(v));
-    let kind = if is_fraction { "image2d" } else { "image2d_real" };
+    let kind = if is_fraction {
+        "image2d"
+    } else {
+        "image2d_real"
+    };
     let meta = Meta {
         name: None,
         kind: kind.into(),
@@ -125,7 +145,13 @@ fn load_bare(path: &Path, array: Array, options: &LoadOptions) -> Result<Image, 
     };
     let name = path.file_stem().and_then(|s| s.to_str()).unwrap_or("image");
     let plane = plane(&meta, array.values, options)?;
-    Ok(Image::new(name, n_rows, n_cols, options.pixel_nm, vec![plane])?)
+    Ok(Image::new(
+        name,
+        n_rows,
+        n_cols,
+        options.pixel_nm,
+        vec![plane],
+    )?)
 }
 
 fn load_folder(folder: &Path, options: &LoadOptions) -> Result<Image, Error> {
@@ -152,7 +178,10 @@ fn load_folder(folder: &Path, options: &LoadOptions) -> Result<Image, Error> {
 
 /// Folders beside `folder` that hold other detectors of the same specimen, in order of name.
 fn siblings(folder: &Path, name: &str, detector: &str) -> Result<Vec<PathBuf>, Error> {
-    let Some(stem) = name.strip_suffix(detector).and_then(|s| s.strip_suffix('_')) else {
+    let Some(stem) = name
+        .strip_suffix(detector)
+        .and_then(|s| s.strip_suffix('_'))
+    else {
         return Ok(Vec::new());
     };
     let resolved = fs::canonicalize(folder).map_err(|source| file_error(folder, source))?;
@@ -176,7 +205,8 @@ fn is_sibling(path: &Path, stem: &str) -> bool {
         return false;
     };
     let own = meta.detector.as_deref().zip(meta.name.as_deref());
-    meta.kind == "image2d" && own.is_some_and(|(detector, name)| name == format!("{stem}_{detector}"))
+    meta.kind == "image2d"
+        && own.is_some_and(|(detector, name)| name == format!("{stem}_{detector}"))
 }
 
 fn load_detector(folder: &Path, options: &LoadOptions) -> Result<(Meta, [u32; 2], Plane), Error> {
@@ -191,7 +221,11 @@ fn load_detector(folder: &Path, options: &LoadOptions) -> Result<(Meta, [u32; 2]
 fn parse_meta(path: &Path, bytes: &[u8]) -> Result<Meta, Error> {
     let meta: Meta = serde_json::from_slice(bytes).map_err(|e| {
         let value = format!("{:?}: {e}", path.display().to_string());
-        Invalid::new("specimen.meta", value, "a JSON object with kind, detector and pixel_nm")
+        Invalid::new(
+            "specimen.meta",
+            value,
+            "a JSON object with kind, detector and pixel_nm",
+        )
     })?;
     match meta.kind.as_str() {
         "image2d" | "image2d_real" => Ok(meta),
@@ -200,12 +234,22 @@ fn parse_meta(path: &Path, bytes: &[u8]) -> Result<Meta, Error> {
 }
 
 fn plane_shape(shape: &[usize]) -> Result<[u32; 2], Invalid> {
-    let side = |n: usize| u32::try_from(n).ok().filter(|n| (2..=domain::Grid::MAX_SIDE).contains(n));
+    let side = |n: usize| {
+        u32::try_from(n)
+            .ok()
+            .filter(|n| (2..=domain::Grid::MAX_SIDE).contains(n))
+    };
     match shape {
         &[r, c] => side(r).zip(side(c)).map(|(r, c)| [r, c]),
         _ => None,
     }
-    .ok_or_else(|| Invalid::new("specimen.shape", format!("{shape:?}"), "rows × columns, 2 to 65536 each"))
+    .ok_or_else(|| {
+        Invalid::new(
+            "specimen.shape",
+            format!("{shape:?}"),
+            "rows × columns, 2 to 65536 each",
+        )
+    })
 }
 
 /// The values as fractions of the incident electrons.
@@ -215,10 +259,18 @@ fn plane(meta: &Meta, mut values: Vec<f32>, options: &LoadOptions) -> Result<Pla
     let divisor = if meta.kind == "image2d_real" {
         let mean = values.iter().map(|&v| f64::from(v)).sum::<f64>() / values.len().max(1) as f64;
         if mean.is_finite() && mean <= 0.0 {
-            return Err(Invalid::new("specimen", format!("grey values of mean {mean}"), "a mean above 0"));
+            return Err(Invalid::new(
+                "specimen",
+                format!("grey values of mean {mean}"),
+                "a mean above 0",
+            ));
         }
         // Values that are not finite pass through here and are refused with their place by `Image::new`.
-        if mean.is_finite() { mean / options.real_mean } else { 1.0 }
+        if mean.is_finite() {
+            mean / options.real_mean
+        } else {
+            1.0
+        }
     } else {
         meta.scale.unwrap_or(1.0)
     };
@@ -226,13 +278,21 @@ fn plane(meta: &Meta, mut values: Vec<f32>, options: &LoadOptions) -> Result<Pla
         return Err(Invalid::new("specimen.scale", divisor, "above 0"));
     }
     if divisor != 1.0 {
-        values.iter_mut().for_each(|v| *v = (f64::from(*v) / divisor) as f32);
+        values
+            .iter_mut()
+            .for_each(|v| *v = (f64::from(*v) / divisor) as f32);
     }
-    Ok(Plane { detector, values: values.into() })
+    Ok(Plane {
+        detector,
+        values: values.into(),
+    })
 }
 
 fn file_error(path: &Path, source: std::io::Error) -> Error {
-    Error::File { path: path.into(), source }
+    Error::File {
+        path: path.into(),
+        source,
+    }
 }
 
 fn read_file(path: &Path) -> Result<Vec<u8>, Error> {
@@ -253,7 +313,9 @@ fn picture_png(path: &Path, bytes: &[u8]) -> Result<Array, Error> {
     let mut decoder = png::Decoder::new(std::io::Cursor::new(bytes));
     decoder.set_transformations(png::Transformations::EXPAND);
     let mut reader = decoder.read_info().map_err(refuse)?;
-    let size = reader.output_buffer_size().ok_or_else(|| unreadable(path, "too large", ALLOWED))?;
+    let size = reader
+        .output_buffer_size()
+        .ok_or_else(|| unreadable(path, "too large", ALLOWED))?;
     let mut buffer = vec![0; size];
     let info = reader.next_frame(&mut buffer).map_err(refuse)?;
     let n_channels = match info.color_type {
@@ -270,10 +332,18 @@ fn picture_png(path: &Path, bytes: &[u8]) -> Result<Array, Error> {
             .step_by(n_channels)
             .map(|&b| f32::from(u16::from_be_bytes(b)))
             .collect(),
-        _ => bytes.iter().step_by(n_channels).map(|&b| f32::from(b)).collect(),
+        _ => bytes
+            .iter()
+            .step_by(n_channels)
+            .map(|&b| f32::from(b))
+            .collect(),
     };
     let shape = vec![info.height as usize, info.width as usize];
-    Ok(Array { shape, values, is_float: false })
+    Ok(Array {
+        shape,
+        values,
+        is_float: false,
+    })
 }
 
 fn picture_tiff(path: &Path, bytes: &[u8]) -> Result<Array, Error> {
@@ -296,7 +366,11 @@ fn picture_tiff(path: &Path, bytes: &[u8]) -> Result<Array, Error> {
     if values.len() != shape[0] * shape[1] {
         return Err(unreadable(path, "more than one channel", ALLOWED));
     }
-    Ok(Array { shape, values, is_float })
+    Ok(Array {
+        shape,
+        values,
+        is_float,
+    })
 }
 
 #[cfg(test)]
