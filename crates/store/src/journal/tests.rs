@@ -116,7 +116,9 @@ fn lists_and_weights_of_any_size_follow_the_header() {
     let place = |i: u32| ListedPosition {
         row: (i % 512) as f32 + 0.125,
         col: (i / 512) as f32,
-        dwell: (i % 2 == 0).then(|| DwellTime::from_nanoseconds(u64::from(i) + 1).unwrap()),
+        dwell: i
+            .is_multiple_of(2)
+            .then(|| DwellTime::from_nanoseconds(u64::from(i) + 1).unwrap()),
     };
     header.plan.pattern = Pattern::List((0..200_000).map(place).collect());
     assert_eq!(read(&written(&header, &[])).unwrap().0, header);
