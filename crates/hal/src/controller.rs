@@ -119,6 +119,8 @@ pub enum TripCause {
     Abort,
     /// Blank request.
     Blank,
+    /// The session of the arming ended, or another one began.
+    SessionEnded,
     /// The device was reset.
     Reset,
     /// A fault of the device or an interlock input.
@@ -246,13 +248,19 @@ pub trait Transmit: Send {
     fn clear_trip(&mut self, id: TripId) -> Result<(), Error>;
     /// Ends the arming after what is queued, parks the beam; answered by [`Event::Blanked`].
     fn disarm(&mut self) -> Result<(), Error>;
+    /// For shutdown: blanks, and where a relay is wired parks the probe and gives the coils back to the vendor's scan. Answered
+    /// by [`Event::Blanked`] when all of it is done, or by [`Event::Refused`]. Without a relay it is a blank.
+    fn release(&mut self) -> Result<(), Error> {
+        self.blank()
+    }
     /// Gives the driver a turn when there is nothing to send (retransmits, pings). Called at least every 5 ms.
     fn poll(&mut self) -> Result<(), Error>;
 }
 
 /// Answers of the device.
 pub trait Receive: Send {
-    /// Waits up to `timeout` and appends what arrived. An error ends the session for good.
+    /// Waits up to `timeout` and appends what arrived. An error ends the session for good; it comes after the events that close
+    /// every position ([`Event::SessionLost`] the last).
     fn receive(&mut self, timeout: Duration, events: &mut Vec<Event>) -> Result<(), Error>;
 }
 

@@ -32,6 +32,16 @@ pub enum Error {
         /// URI of the controller.
         address: String,
     },
+    /// The device refused to be set up as configured. Correct the electrical setup, or ask the device's maker.
+    #[error("controller at {address} refused {command}: {reason}")]
+    Refused {
+        /// URI of the controller.
+        address: String,
+        /// Which command.
+        command: &'static str,
+        /// Its reason.
+        reason: String,
+    },
     /// The device answered something that the protocol does not allow. Treated as a broken link.
     #[error("controller at {address} broke the protocol: {what}")]
     Protocol {

@@ -6,12 +6,19 @@
 //! per batch. Nothing here decides anything: no retries of exposures, no policy, no dose limits.
 
 mod adc;
+pub mod bwp;
 mod calibration;
 mod column;
 mod controller;
+mod driver;
 mod electrical;
 mod error;
+mod handover;
+mod registry;
+mod setup;
 mod transform;
+mod transport;
+mod uri;
 
 pub use adc::AdcScale;
 pub use calibration::{FieldCalibration, FieldUnit, Reach};
@@ -20,8 +27,14 @@ pub use controller::{
     Arm, ArmedDetector, Arming, BlankerKind, Capabilities, ControllerStatus, Event, RawBlock,
     RawGap, Receive, ScanController, Transmit, TripCause, TripId,
 };
+pub use driver::connect;
 pub use electrical::{
     AdcChannel, AdcInput, Blanker, DacChannel, Electrical, Polarity, Relay, TriggerLine, TriggerUse,
 };
 pub use error::Error;
+pub use handover::{CoilOwner, HandOver, HandOverAction, HandOverStep, Seen};
+pub use registry::{Factory, Registry};
+pub use setup::{DetectorSetup, Setup};
 pub use transform::{PositionTransform, TickScale};
+pub use transport::{Duplex, Sink, Source, memory_duplex};
+pub use uri::Uri;
