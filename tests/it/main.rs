@@ -1,4 +1,5 @@
 //! Everything that crosses a boundary, in one binary.
 
 mod layers;
+mod link;
 mod style;

@@ -91,7 +91,7 @@ struct Link {
     queue_bytes_sent: u64,
     queue_bytes_consumed: u64,
     barriers: VecDeque<BarrierMark>,
-    last_barrier: u32,
+    last_barrier: u64,
     trip: Option<TripId>,
     clearing: Option<TripId>,
     status: Option<wire::Status>,
@@ -163,7 +163,7 @@ enum Disarm {
 #[derive(Debug, Clone, Copy)]
 struct BarrierMark {
     id: u64,
-    sent_as: Option<u32>,
+    sent_as: Option<u64>,
     /// Positions before this one are before the barrier.
     position: u64,
     is_reached: bool,

@@ -58,7 +58,7 @@ impl ClockFit {
         let limit = self.round_trip()? * 2 + Duration::from_micros(20);
         let good = || self.pairs.iter().filter(move |p| p.round_trip <= limit);
         let first = *good().next()?;
-        let last = good().last()?;
+        let last = good().next_back()?;
         let n = good().count();
         if n < 4 || last.host_s - first.host_s < SPAN_MIN.as_secs_f64() {
             return None;

@@ -8,6 +8,9 @@ use domain::{Invalid, PositionBatch};
 use std::time::Duration;
 use wire::{Command, PacketType};
 
+/// Bytes of the device's queue that a long payload takes beside itself.
+const ENTRY_OVERHEAD: usize = wire::queue_cost(wire::MAX_PAYLOAD) as usize - wire::MAX_PAYLOAD;
+
 impl Link {
     pub(super) fn session(&self) -> wire::Arming {
         wire::Arming {
@@ -252,7 +255,7 @@ impl Link {
         }
         .within(self.n_payload_max);
         let credit = self.credit();
-        let sent = whole.within(credit.saturating_sub(wire::QUEUE_ENTRY_OVERHEAD as usize));
+        let sent = whole.within(credit.saturating_sub(ENTRY_OVERHEAD));
         // A small packet now would cost more than waiting for the credit of a larger one, unless the device is running dry.
         let is_worth_it = sent.n == whole.n || (sent.n > 0 && self.is_running_dry(credit));
         if !is_worth_it || !self.outgoing.has_room(sent.payload_len()) {
@@ -295,7 +298,7 @@ impl Link {
 
     /// A queued command without positions.
     fn pump_control(&mut self, command: &Command<'_>) -> bool {
-        const COST: usize = 16;
+        const COST: usize = wire::queue_cost(0) as usize;
         if self.credit() < COST || !self.outgoing.has_room(COST) {
             return false;
         }

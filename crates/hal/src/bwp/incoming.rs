@@ -473,7 +473,7 @@ impl Link {
         }
     }
 
-    fn mark_barriers(&mut self, id: u32) {
+    fn mark_barriers(&mut self, id: u64) {
         for barrier in &mut self.barriers {
             barrier.is_reached |= barrier.sent_as.is_some_and(|sent| sent <= id);
         }
