@@ -1,1 +1,30 @@
 //! The simulated microscope: specimen, coils, blanker, detectors, and a controller on virtual time.
+//!
+//! ```text
+//! codes ─ optics ─► coils ─► place on the specimen ─► planes ─► electrons ─► chain ─► ADC counts
+//!            └ volts, wiring, 2×2     └ drift, mains     └ damage    └ current, blanker, chance
+//! ```
+//! [`Microscope`] is the physics and implements [`controller::Hardware`], so that the state machine of real firmware
+//! drives it. Every effect has a parameter, a default and an "off" ([`Instrument`]). Nothing here knows what the host
+//! believes about the instrument: the way from codes to nm is this crate's own.
+
+mod blanker;
+mod chain;
+mod coil;
+mod damage;
+mod error;
+mod instrument;
+mod microscope;
+mod npy;
+mod optics;
+mod random;
+mod specimen;
+mod wander;
+
+pub use error::Error;
+pub use instrument::{
+    Blanker, BlankerKind, Coil, Coils, Damage, Deflection, Detector, Drift, Electronics,
+    Instrument, LineNoise, Probe,
+};
+pub use microscope::{Microscope, Truth};
+pub use specimen::{Image, LoadOptions, Plane, Specimen};
