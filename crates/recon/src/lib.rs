@@ -7,8 +7,18 @@
 //! its dwell. Places are `[row, column]` px of the grid; pixel centres are integers.
 
 mod error;
+mod fit;
+mod fourier;
+mod kriging;
+mod large;
+mod linalg;
+mod online;
+pub mod quality;
 mod reconstructor;
+mod samples;
 mod setup;
+mod simple;
+mod window;
 
 pub use error::Error;
 pub use reconstructor::{Reconstructor, WorkQuota, new};

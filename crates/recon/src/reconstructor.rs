@@ -1,7 +1,11 @@
 //! The seam between the engine and an estimator.
 
+use crate::fit::Method;
+use crate::large::{LARGEST_PLANE, Large};
+use crate::online::Online;
+use crate::simple::Simple;
 use crate::{Error, Setup};
-use domain::{Estimate, PixelRect, SampleBlock};
+use domain::{Estimate, Estimator, PixelRect, SampleBlock};
 
 /// Work an estimator may do in one turn, in units of its own (about one tile or patch each).
 ///
@@ -24,6 +28,12 @@ pub trait Reconstructor: Send {
     /// Does at most `quota` units of pending work; returns what is left of the quota (all work done if > 0).
     fn refine(&mut self, quota: WorkQuota) -> WorkQuota;
 
+    /// No more samples will come: does everything that is pending and everything that a last look at all samples
+    /// improves, so that the result is the same as if all samples had come at once.
+    fn finish(&mut self) {
+        self.refine(WorkQuota::ALL);
+    }
+
     /// The newest estimate. Costs no more than copying planes; call [`Reconstructor::refine`] before for newer ones.
     fn estimate(&mut self) -> Estimate;
 
@@ -36,10 +46,35 @@ pub trait Reconstructor: Send {
 }
 
 /// The estimator that `setup` names, with its worker threads. Reserves its memory now.
+///
+/// Grids above 4096 rows or columns get planes that are coarser by [`Estimate::scale`];
+/// [`Reconstructor::estimate_tile`] gives them at full resolution.
 pub fn new(setup: &Setup) -> Result<Box<dyn Reconstructor>, Error> {
     setup.check()?;
-    Err(Error::Unavailable {
-        estimator: setup.estimator,
-        available: "none yet".into(),
+    let method = method_of(setup.estimator)?;
+    if setup.grid.n_rows().max(setup.grid.n_cols()) > LARGEST_PLANE {
+        Ok(Box::new(Large::new(setup, method)?))
+    } else {
+        Ok(Box::new(Online::new(setup, setup.grid, method)?))
+    }
+}
+
+fn method_of(estimator: Estimator) -> Result<Method, Error> {
+    let method = |estimator: Estimator| match estimator {
+        Estimator::Nearest => Some(Method::Simple(Simple::Nearest)),
+        Estimator::Natural => Some(Method::Simple(Simple::Natural)),
+        Estimator::Kernel => Some(Method::Simple(Simple::Kernel)),
+        Estimator::Kriging | Estimator::Auto => Some(Method::Kriging),
+        Estimator::Gmm | Estimator::Gp | Estimator::Bpfa => None,
+    };
+    method(estimator).ok_or_else(|| {
+        let available = Estimator::ALL.into_iter().filter(|&e| method(e).is_some());
+        Error::Unavailable {
+            estimator,
+            available: available
+                .map(Estimator::name)
+                .collect::<Vec<_>>()
+                .join(", "),
+        }
     })
 }

@@ -1,0 +1,352 @@
+//! What is learned from the samples as a whole: field mean and variance, length scale, noise where it is unknown, and
+//! the factor that makes the intervals hold.
+//!
+//! Leave-one-out on up to 96 tiles drawn at random. The length with the least squared error wins, all detectors
+//! together, each in units of its variance. A factor on the standard deviation makes the intervals hold; below about
+//! one event per visited pixel the noise hides the signal's error, and the factor stays 1, said to be uncalibrated.
+
+use crate::kriging::{self, LeftOut};
+use crate::samples::SampleMap;
+use crate::simple::{self, Simple, Weights};
+use crate::window::{DetectorFit, MOST, Window, margin_of};
+use crate::{DetectorSetup, Noise};
+
+/// Tiles used.
+const TILES: usize = 96;
+/// Cost of one tile in units of a solved tile.
+pub(crate) const COST: u64 = 8;
+/// Length scales tried by kriging, px.
+const LENGTHS: [f64; 8] = [1.3, 1.7, 2.2, 2.8, 3.5, 4.5, 6.0, 8.0];
+/// Kernel widths tried, px.
+const WIDTHS: [f64; 8] = [0.6, 0.85, 1.2, 1.7, 2.4, 3.4, 4.8, 6.8];
+/// Noise levels tried where it is unknown, in units of the field's variance.
+const UNKNOWN: [f64; 6] = [1e-4, 0.01, 0.03, 0.1, 0.3, 1.0];
+/// Half-width of a 90 % interval in standard deviations.
+pub(crate) const NINETY: f64 = 1.645;
+
+/// Which tile solver.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(crate) enum Method {
+    Kriging,
+    Simple(Simple),
+}
+
+impl Method {
+    /// Most samples of a window.
+    pub(crate) const fn most(self) -> usize {
+        match self {
+            Self::Kriging => MOST,
+            Self::Simple(Simple::Kernel) => 4096,
+            Self::Simple(_) => 256,
+        }
+    }
+
+    /// Margin around a tile, px.
+    pub(crate) fn margin(self, map: &SampleMap, tile: usize, length: f64) -> usize {
+        let margin = margin_of(map, tile);
+        match self {
+            Self::Kriging => margin,
+            Self::Simple(Simple::Kernel) => margin.max((3.0 * length).ceil() as usize),
+            Self::Simple(_) => margin.max(4),
+        }
+    }
+}
+
+/// The result.
+#[derive(Debug, Clone, PartialEq)]
+pub(crate) struct Fit {
+    /// Length scale or kernel width, px.
+    pub(crate) length: f64,
+    pub(crate) detectors: Vec<DetectorFit>,
+    /// Visited pixels when it was started.
+    pub(crate) n_visited: u64,
+}
+
+/// Scratch of one worker.
+#[derive(Default)]
+pub(crate) struct Scratch {
+    pub(crate) window: Window,
+    pub(crate) kriging: kriging::Scratch,
+    pub(crate) weights: Weights,
+}
+
+/// A fit under way: one tile at a time, so that it obeys the quota.
+pub(crate) struct FitJob {
+    method: Method,
+    start: Fit,
+    candidates: Vec<Candidate>,
+    tiles: Vec<usize>,
+    done: usize,
+}
+
+struct Candidate {
+    length: f64,
+    unknown: f64,
+    /// Per detector: sum of squared errors and their number.
+    score: Vec<(f64, u32)>,
+    left_out: Vec<Vec<LeftOut>>,
+}
+
+impl FitJob {
+    /// Starts with the moments of all samples; `None` while there is no sample.
+    pub(crate) fn start(
+        method: Method,
+        map: &SampleMap,
+        detectors: &[DetectorSetup],
+        seed: u64,
+    ) -> Option<Self> {
+        if map.n_visited == 0 {
+            return None;
+        }
+        let fits: Vec<DetectorFit> = detectors
+            .iter()
+            .enumerate()
+            .map(|(d, s)| moments(map, d, s.noise))
+            .collect();
+        let spacing = (map.electrons.len() as f64 / map.n_visited as f64).sqrt();
+        let lengths: Vec<f64> = match method {
+            Method::Kriging => LENGTHS.to_vec(),
+            Method::Simple(Simple::Kernel) => {
+                WIDTHS.iter().map(|w| w * spacing.clamp(1.0, 4.0)).collect()
+            }
+            Method::Simple(_) => vec![spacing.max(1.0)],
+        };
+        let noises: &[f64] = if detectors.iter().any(|d| d.noise == Noise::Unknown) {
+            &UNKNOWN
+        } else {
+            &[0.0]
+        };
+        let candidates = noises
+            .iter()
+            .flat_map(|&unknown| lengths.iter().map(move |&length| (unknown, length)))
+            .map(|(unknown, length)| Candidate {
+                length,
+                unknown,
+                score: vec![(0.0, 0); detectors.len()],
+                left_out: vec![Vec::new(); detectors.len()],
+            })
+            .collect();
+        let start = Fit {
+            length: spacing,
+            detectors: fits,
+            n_visited: map.n_visited,
+        };
+        Some(Self {
+            method,
+            start,
+            candidates,
+            tiles: some_tiles(map, seed),
+            done: 0,
+        })
+    }
+
+    /// Tiles still to do.
+    pub(crate) fn pending(&self) -> usize {
+        self.tiles.len() - self.done
+    }
+
+    /// The next `n` tiles.
+    pub(crate) fn next(&mut self, n: usize) -> Vec<usize> {
+        let end = (self.done + n).min(self.tiles.len());
+        let tiles = self.tiles[self.done..end].to_vec();
+        self.done = end;
+        tiles
+    }
+
+    /// Leave-one-out of one tile for every candidate: `[candidate]`, `(detector, prediction)`.
+    pub(crate) fn evaluate(
+        &self,
+        map: &SampleMap,
+        tile: usize,
+        s: &mut Scratch,
+    ) -> Vec<Vec<(usize, LeftOut)>> {
+        self.candidates
+            .iter()
+            .map(|candidate| {
+                let mut found = Vec::new();
+                let fits = with_unknown(&self.start.detectors, candidate.unknown);
+                let margin = self.method.margin(map, tile, candidate.length);
+                s.window
+                    .gather(map, &fits, tile, margin, self.method.most());
+                let each = |d, left| found.push((d, left));
+                match self.method {
+                    Method::Kriging => {
+                        kriging::leave_one_out(
+                            &s.window,
+                            &fits,
+                            candidate.length,
+                            &mut s.kriging,
+                            each,
+                        );
+                    }
+                    Method::Simple(how) => {
+                        simple::leave_one_out(
+                            how,
+                            &s.window,
+                            &fits,
+                            candidate.length,
+                            &mut s.weights,
+                            each,
+                        );
+                    }
+                }
+                found
+            })
+            .collect()
+    }
+
+    /// Adds what [`FitJob::evaluate`] found, in the order of the tiles.
+    pub(crate) fn add(&mut self, found: Vec<Vec<(usize, LeftOut)>>) {
+        for (candidate, found) in self.candidates.iter_mut().zip(found) {
+            for (d, left) in found {
+                candidate.score[d].0 += left.error * left.error;
+                candidate.score[d].1 += 1;
+                candidate.left_out[d].push(left);
+            }
+        }
+    }
+
+    /// The winner.
+    pub(crate) fn finish(self) -> Fit {
+        let fits = &self.start.detectors;
+        let score = |candidate: &Candidate| -> f64 {
+            let per_detector = candidate.score.iter().zip(fits).map(|(&(sum, n), fit)| {
+                if n == 0 {
+                    0.0
+                } else {
+                    sum / f64::from(n) / fit.variance
+                }
+            });
+            per_detector.sum()
+        };
+        let best = self
+            .candidates
+            .iter()
+            .min_by(|a, b| score(a).total_cmp(&score(b)));
+        let Some(best) = best else {
+            return self.start;
+        };
+        let mut detectors = with_unknown(fits, best.unknown);
+        for (fit, left_out) in detectors.iter_mut().zip(&best.left_out) {
+            let enough = left_out.len() >= 30;
+            if enough && fit.events_per_visit >= 0.9 {
+                fit.scale = calibration(left_out);
+                fit.calibrated = true;
+            }
+        }
+        Fit {
+            length: best.length,
+            detectors,
+            n_visited: self.start.n_visited,
+        }
+    }
+}
+
+fn with_unknown(fits: &[DetectorFit], unknown: f64) -> Vec<DetectorFit> {
+    let mut fits = fits.to_vec();
+    for fit in fits.iter_mut().filter(|f| f.noise == Noise::Unknown) {
+        fit.unknown_variance = unknown * fit.variance;
+        fit.variance *= (1.0 - unknown).max(0.05);
+    }
+    fits
+}
+
+/// The factor on the standard deviation that makes left-out intervals hold.
+///
+/// Where the signal's error shows through the noise, 90 % of the left-out values shall lie in their intervals. Where
+/// noise dominates, that count says little (counts are whole numbers), and the mean square is compared instead, shrunk
+/// towards 1 by what is not known of it.
+fn calibration(left_out: &[LeftOut]) -> f64 {
+    let n = left_out.len() as f64;
+    let mean = |f: fn(&LeftOut) -> f64| left_out.iter().map(f).sum::<f64>() / n;
+    let (variance, noise) = (mean(|l| l.variance), mean(|l| l.noise));
+    if noise > 0.25 * variance {
+        let excess = mean(|l| l.error * l.error - l.noise) / variance;
+        let doubt = 2.0 / n * ((variance + noise) / variance).powi(2);
+        let shrunk = (excess + doubt) / (1.0 + doubt);
+        return shrunk.clamp(0.25, 25.0).sqrt();
+    }
+    let covered = |scale: f64| {
+        let inside = |l: &&LeftOut| {
+            l.error * l.error <= NINETY * NINETY * (scale * scale * l.variance + l.noise)
+        };
+        left_out.iter().filter(inside).count() as f64 / n
+    };
+    let (mut low, mut high) = (0.05f64, 20.0f64);
+    for _ in 0..40 {
+        let middle = (low * high).sqrt();
+        if covered(middle) < 0.9 {
+            low = middle;
+        } else {
+            high = middle;
+        }
+    }
+    high
+}
+
+/// Mean, noise-free variance and counts of one detector over all samples.
+fn moments(map: &SampleMap, d: usize, noise: Noise) -> DetectorFit {
+    let (mut weight, mut sum, mut n) = (0.0f64, 0.0f64, 0u64);
+    for (&e, &y) in map.electrons.iter().zip(&map.events[d]) {
+        if e > 0.0 && !y.is_nan() {
+            weight += f64::from(e);
+            sum += f64::from(y);
+            n += 1;
+        }
+    }
+    let mut fit = DetectorFit {
+        noise,
+        mean: if weight > 0.0 { sum / weight } else { 0.0 },
+        variance: 0.0,
+        unknown_variance: 0.0,
+        scale: 1.0,
+        calibrated: false,
+        events_per_visit: match noise {
+            Noise::Counting { excess, .. } => (sum / n.max(1) as f64) / excess,
+            Noise::None | Noise::Unknown => f64::INFINITY,
+        },
+    };
+    let mut square = 0.0f64;
+    for (&e, &y) in map.electrons.iter().zip(&map.events[d]) {
+        if e > 0.0 && !y.is_nan() {
+            let (e, v) = (f64::from(e), f64::from(y / e));
+            square += e * (v - fit.mean) * (v - fit.mean);
+        }
+    }
+    let raw = if weight > 0.0 { square / weight } else { 0.0 };
+    let noise = match noise {
+        Noise::Counting { excess, read_noise } if weight > 0.0 => {
+            let per_electron =
+                excess * fit.mean.abs() + read_noise * read_noise / map.typical_electrons();
+            per_electron * n as f64 / weight
+        }
+        _ => 0.0,
+    };
+    fit.variance = (raw - noise)
+        .max(0.02 * raw)
+        .max(1e-12 * fit.mean * fit.mean + 1e-30);
+    fit
+}
+
+/// Up to [`TILES`] tiles that have samples, drawn without repetition.
+fn some_tiles(map: &SampleMap, seed: u64) -> Vec<usize> {
+    let mut with: Vec<usize> = (0..map.n_tiles())
+        .filter(|&t| map.tile_counts[t] > 0)
+        .collect();
+    let n = with.len().min(TILES);
+    let mut state = seed ^ map.n_visited.wrapping_mul(0x9E37_79B9_7F4A_7C15);
+    for i in 0..n {
+        let j = i + (split_mix(&mut state) % (with.len() - i) as u64) as usize;
+        with.swap(i, j);
+    }
+    with.truncate(n);
+    with
+}
+
+/// SplitMix64 (Steele, Lea & Flood 2014): a stable stream of 64-bit numbers.
+pub(crate) fn split_mix(state: &mut u64) -> u64 {
+    *state = state.wrapping_add(0x9E37_79B9_7F4A_7C15);
+    let z = (*state ^ (*state >> 30)).wrapping_mul(0xBF58_476D_1CE4_E5B9);
+    let z = (z ^ (z >> 27)).wrapping_mul(0x94D0_49BB_1331_11EB);
+    z ^ (z >> 31)
+}

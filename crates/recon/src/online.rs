@@ -1,0 +1,616 @@
+//! The online estimator made of tiles: absorbs blocks, recomputes dirty tiles, publishes shared planes.
+//!
+//! Design: the samples are one map; a sample dirties the tiles whose neighbourhood it is in; dirty tiles queue up and
+//! are solved by quota on a fixed pool, in the order of the queue, each from the map and the fit alone, so that results
+//! depend neither on the number of threads nor on timing. Planes are shared with whoever holds an estimate and copied
+//! only when they change. A coarse picture from block means stands wherever no tile has been solved yet.
+
+use crate::fit::{COST, Fit, FitJob, Method, Scratch};
+use crate::kriging::{self, TileOut};
+use crate::samples::{SampleMap, TILE};
+use crate::simple;
+use crate::window::WIDEST;
+use crate::{Error, Noise, Reconstructor, Setup, WorkQuota};
+use domain::{DetectorEstimate, Estimate, Grid, PixelRect, SampleBlock, TileSet};
+use rayon::prelude::*;
+use std::collections::VecDeque;
+use std::sync::Arc;
+
+/// Tiles solved between two copies into the planes; bounds the memory of what is in flight.
+const CHUNK: usize = 1024;
+/// A new fit is due when there are this many times more visited pixels.
+const REFIT: f64 = 1.3;
+/// Above so many pixels there is no gain map.
+const GAIN_PIXELS: usize = 1 << 22;
+/// Most rectangles of a set of changes.
+const CHANGED_RECTS: usize = 256;
+
+/// Workers and instructions.
+pub(crate) struct Workers {
+    pub(crate) pool: rayon::ThreadPool,
+    pub(crate) arch: pulp::Arch,
+    n_threads: usize,
+}
+
+impl Workers {
+    pub(crate) fn new(setup: &Setup) -> Result<Self, Error> {
+        let pool = rayon::ThreadPoolBuilder::new()
+            .num_threads(setup.n_threads)
+            .thread_name(|i| format!("recon-{i}"))
+            .build()
+            .map_err(|error| Error::Threads {
+                n_threads: setup.n_threads,
+                reason: error.to_string(),
+            })?;
+        Ok(Self {
+            pool,
+            arch: setup.kernel.arch(),
+            n_threads: setup.n_threads,
+        })
+    }
+
+    /// Solves `tiles`, in their order.
+    pub(crate) fn solve(
+        &self,
+        map: &SampleMap,
+        fit: &Fit,
+        method: Method,
+        tiles: &[usize],
+    ) -> Vec<(TileOut, usize)> {
+        let solve = |scratch: &mut Scratch, &tile: &usize| {
+            let mut out = TileOut::new(map.n_detectors());
+            let margin = method.margin(map, tile, fit.length);
+            scratch
+                .window
+                .gather(map, &fit.detectors, tile, margin, method.most());
+            match method {
+                Method::Kriging => self.arch.dispatch(
+                    #[inline(always)]
+                    || {
+                        kriging::solve_tile(
+                            &scratch.window,
+                            &fit.detectors,
+                            fit.length,
+                            &mut scratch.kriging,
+                            &mut out,
+                        )
+                    },
+                ),
+                Method::Simple(how) => self.arch.dispatch(
+                    #[inline(always)]
+                    || {
+                        simple::solve_tile(
+                            how,
+                            &scratch.window,
+                            &fit.detectors,
+                            fit.length,
+                            &mut scratch.weights,
+                            &mut out,
+                        )
+                    },
+                ),
+            }
+            (out, margin)
+        };
+        self.pool.install(|| {
+            tiles
+                .par_iter()
+                .with_min_len(4)
+                .map_init(Scratch::default, solve)
+                .collect()
+        })
+    }
+
+    /// Does `n` tiles of a fit.
+    pub(crate) fn advance(&self, job: &mut FitJob, map: &SampleMap, n: usize) {
+        let tiles = job.next(n);
+        let evaluate = |scratch: &mut Scratch, &tile: &usize| {
+            self.arch.dispatch(
+                #[inline(always)]
+                || job.evaluate(map, tile, scratch),
+            )
+        };
+        let found: Vec<_> = self.pool.install(|| {
+            tiles
+                .par_iter()
+                .map_init(Scratch::default, evaluate)
+                .collect()
+        });
+        for found in found {
+            job.add(found);
+        }
+    }
+}
+
+struct Planes {
+    mean: Vec<Arc<[f32]>>,
+    uncertainty: Vec<Arc<[f32]>>,
+    expected_noise: Vec<Arc<[f32]>>,
+    unit: Arc<[f32]>,
+    gain: Arc<[f32]>,
+}
+
+/// An estimator of one field by tiles.
+pub(crate) struct Online {
+    setup: Setup,
+    grid: Grid,
+    method: Method,
+    workers: Workers,
+    map: SampleMap,
+    fit: Option<Fit>,
+    job: Option<FitJob>,
+    planes: Planes,
+    queue: VecDeque<u32>,
+    queued: Vec<bool>,
+    solved: Vec<bool>,
+    n_unsolved: usize,
+    /// Widest margin in use, px.
+    reach: usize,
+    coarse_at: u64,
+    revision: u64,
+    dirty_revision: bool,
+    changed: Vec<bool>,
+    residuals: Vec<Vec<f32>>,
+}
+
+impl Online {
+    /// For a grid that may be coarser than the setup's.
+    pub(crate) fn new(setup: &Setup, grid: Grid, method: Method) -> Result<Self, Error> {
+        let n_detectors = setup.detectors.len();
+        let map = SampleMap::new(grid.n_rows() as usize, grid.n_cols() as usize, n_detectors);
+        let (n_pixels, n_tiles) = (map.electrons.len(), map.n_tiles());
+        let plane =
+            |value: f32, n: usize| -> Arc<[f32]> { std::iter::repeat_n(value, n).collect() };
+        let noise_pixels = |noise: Noise| if noise == Noise::None { 0 } else { n_pixels };
+        let planes = Planes {
+            mean: (0..n_detectors).map(|_| plane(0.0, n_pixels)).collect(),
+            uncertainty: (0..n_detectors)
+                .map(|_| plane(f32::INFINITY, n_pixels))
+                .collect(),
+            expected_noise: setup
+                .detectors
+                .iter()
+                .map(|d| plane(0.0, noise_pixels(d.noise)))
+                .collect(),
+            unit: plane(1.0, n_pixels),
+            gain: plane(0.0, if n_pixels > GAIN_PIXELS { 0 } else { n_pixels }),
+        };
+        Ok(Self {
+            setup: setup.clone(),
+            grid,
+            method,
+            workers: Workers::new(setup)?,
+            map,
+            fit: None,
+            job: None,
+            planes,
+            queue: VecDeque::new(),
+            queued: vec![false; n_tiles],
+            solved: vec![false; n_tiles],
+            n_unsolved: n_tiles,
+            reach: WIDEST,
+            coarse_at: 0,
+            revision: 0,
+            dirty_revision: false,
+            changed: vec![false; n_tiles],
+            residuals: vec![Vec::new(); n_detectors],
+        })
+    }
+
+    /// Bytes held at most for `n_pixels` and so many detectors and threads.
+    pub(crate) fn bytes(n_pixels: usize, n_detectors: usize, n_threads: usize) -> usize {
+        let planes = 12 * n_detectors + 8;
+        let in_flight = CHUNK * (8 * n_detectors + 4) * TILE * TILE;
+        n_pixels * (SampleMap::bytes_per_pixel(n_detectors) + planes)
+            + n_pixels / 4
+            + in_flight
+            + n_threads * (1 << 20)
+    }
+
+    /// Solves everything anew with a final fit.
+    fn finish_all(&mut self) {
+        self.job = FitJob::start(
+            self.method,
+            &self.map,
+            &self.setup.detectors,
+            self.setup.seed,
+        );
+        if self.job.is_some() {
+            self.dirty_everything();
+        }
+        self.refine(WorkQuota::ALL);
+    }
+
+    fn dirty_everything(&mut self) {
+        for tile in 0..self.map.n_tiles() {
+            if !self.queued[tile] {
+                self.queued[tile] = true;
+                self.queue.push_back(tile as u32);
+            }
+        }
+    }
+
+    fn dirty_around(&mut self, touched: &[usize]) {
+        let reach = self.reach.div_ceil(TILE);
+        let n_cols = self.map.n_tile_cols;
+        for &tile in touched {
+            let (row, col) = (tile / n_cols, tile % n_cols);
+            for r in row.saturating_sub(reach)..(row + reach + 1).min(self.map.n_tile_rows) {
+                for c in col.saturating_sub(reach)..(col + reach + 1).min(n_cols) {
+                    let other = r * n_cols + c;
+                    if !self.queued[other] {
+                        self.queued[other] = true;
+                        self.queue.push_back(other as u32);
+                    }
+                }
+            }
+        }
+    }
+
+    fn fit_is_due(&self) -> bool {
+        let known = self.fit.as_ref().map_or(0, |f| f.n_visited);
+        self.map.n_visited > 0 && self.map.n_visited as f64 >= REFIT * known as f64
+    }
+
+    /// Advances the fit; returns what is left, `None` where the quota ended first.
+    fn refine_fit(&mut self, quota: u64) -> Option<u64> {
+        if self.job.is_none() && self.fit_is_due() {
+            self.job = FitJob::start(
+                self.method,
+                &self.map,
+                &self.setup.detectors,
+                self.setup.seed,
+            );
+        }
+        let Some(job) = &mut self.job else {
+            return Some(quota);
+        };
+        let n = (job.pending() as u64).min(quota / COST);
+        self.workers.advance(job, &self.map, n as usize);
+        if job.pending() > 0 {
+            // A field without a fit cannot be solved; one with a fit goes on with the old one next time.
+            return None;
+        }
+        if let Some(job) = self.job.take() {
+            self.take_fit(job.finish());
+        }
+        Some(quota - n * COST)
+    }
+
+    fn take_fit(&mut self, fit: Fit) {
+        let same_length = self
+            .fit
+            .as_ref()
+            .is_some_and(|old| old.length == fit.length);
+        if let (true, Some(old)) = (same_length, &self.fit) {
+            for (d, (new, old)) in fit.detectors.iter().zip(&old.detectors).enumerate() {
+                let ratio = (new.scale / old.scale) as f32;
+                if (ratio - 1.0).abs() > 1e-6 {
+                    for u in Arc::make_mut(&mut self.planes.uncertainty[d]) {
+                        *u *= ratio;
+                    }
+                }
+            }
+        } else {
+            self.dirty_everything();
+        }
+        self.fit = Some(fit);
+        self.dirty_revision = true;
+    }
+
+    /// Fills what no tile has been solved for from block means.
+    fn fill_coarse(&mut self) {
+        let Some(fit) = &self.fit else { return };
+        if self.n_unsolved == 0 || self.map.n_visited < 2 * self.coarse_at {
+            return;
+        }
+        self.coarse_at = self.map.n_visited;
+        for (d, detector) in fit.detectors.iter().enumerate() {
+            let mean = Arc::make_mut(&mut self.planes.mean[d]);
+            let uncertainty = Arc::make_mut(&mut self.planes.uncertainty[d]);
+            let spread = detector.variance.sqrt() as f32;
+            for tile in (0..self.solved.len()).filter(|&t| !self.solved[t]) {
+                for block in tile_rect(&self.map, tile).quarters() {
+                    let value = self
+                        .map
+                        .coarse_value(d, block.row as usize * self.map.n_cols + block.col as usize);
+                    for pixel in pixels_of(&self.map, block) {
+                        mean[pixel] = value;
+                        uncertainty[pixel] = spread;
+                    }
+                }
+            }
+        }
+        for (changed, solved) in self.changed.iter_mut().zip(&self.solved) {
+            *changed |= !solved;
+        }
+        self.dirty_revision = true;
+    }
+
+    fn solve_queued(&mut self, mut quota: u64) -> u64 {
+        let Some(fit) = self.fit.clone() else {
+            return quota;
+        };
+        while quota > 0 && !self.queue.is_empty() {
+            let n = CHUNK
+                .min(self.queue.len())
+                .min(usize::try_from(quota).unwrap_or(CHUNK));
+            let tiles: Vec<usize> = self.queue.drain(..n).map(|t| t as usize).collect();
+            let solved = self.workers.solve(&self.map, &fit, self.method, &tiles);
+            for (&tile, (out, margin)) in tiles.iter().zip(&solved) {
+                self.queued[tile] = false;
+                self.reach = self.reach.max(*margin);
+                self.write(tile, out, &fit);
+            }
+            quota -= n as u64;
+            self.dirty_revision = true;
+        }
+        if self.queue.is_empty() && self.n_unsolved == 0 {
+            self.reach = self
+                .reach
+                .min(widest_margin(&self.map, self.method, fit.length));
+        }
+        quota
+    }
+
+    fn write(&mut self, tile: usize, out: &TileOut, fit: &Fit) {
+        let rect = tile_rect(&self.map, tile);
+        let electrons = self.map.typical_electrons() as f32;
+        let n_detectors = fit.detectors.len() as f32;
+        let planes = &mut self.planes;
+        let unit = Arc::make_mut(&mut planes.unit);
+        let gain = Arc::make_mut(&mut planes.gain);
+        for (pixel, k) in pixels_of(&self.map, rect).zip(lanes_of(rect)) {
+            unit[pixel] = out.unit[k];
+            if let Some(g) = gain.get_mut(pixel) {
+                *g = 0.0;
+            }
+        }
+        for (d, detector) in fit.detectors.iter().enumerate() {
+            let mean = Arc::make_mut(&mut planes.mean[d]);
+            let uncertainty = Arc::make_mut(&mut planes.uncertainty[d]);
+            let noise = Arc::make_mut(&mut planes.expected_noise[d]);
+            let scale2 = (detector.scale * detector.scale) as f32;
+            for (pixel, k) in pixels_of(&self.map, rect).zip(lanes_of(rect)) {
+                let variance = out.variance[d][k] * scale2;
+                mean[pixel] = out.mean[d][k];
+                uncertainty[pixel] = variance.sqrt();
+                let per_electron =
+                    expected_noise(detector, f64::from(out.mean[d][k]), f64::from(electrons))
+                        as f32;
+                if let Some(n) = noise.get_mut(pixel) {
+                    *n = per_electron;
+                }
+                if let Some(g) = gain.get_mut(pixel) {
+                    let sum = (variance + per_electron / electrons) * detector.variance as f32;
+                    *g += if sum > 0.0 {
+                        variance * variance / sum / n_detectors
+                    } else {
+                        0.0
+                    };
+                }
+            }
+        }
+        self.changed[tile] = true;
+        if !self.solved[tile] {
+            self.solved[tile] = true;
+            self.n_unsolved -= 1;
+        }
+    }
+
+    fn take_changes(&mut self) -> TileSet {
+        let n_cols = self.map.n_tile_cols;
+        let mut rects: Vec<PixelRect> = Vec::new();
+        for tile in (0..self.changed.len()).filter(|&t| self.changed[t]) {
+            let rect = tile_rect(&self.map, tile);
+            match rects.last_mut() {
+                Some(last)
+                    if tile % n_cols > 0
+                        && last.row == rect.row
+                        && last.col + last.n_cols == rect.col =>
+                {
+                    last.n_cols += rect.n_cols;
+                }
+                _ => rects.push(rect),
+            }
+        }
+        self.changed.fill(false);
+        TileSet {
+            rects: if rects.len() > CHANGED_RECTS {
+                vec![around(&rects)]
+            } else {
+                rects
+            },
+        }
+    }
+}
+
+impl Reconstructor for Online {
+    fn absorb(&mut self, block: &SampleBlock) {
+        let known = self.fit.is_some();
+        for residuals in &mut self.residuals {
+            residuals.clear();
+            residuals.resize(if known { block.len() } else { 0 }, f32::NAN);
+        }
+        let mut touched: Vec<usize> = Vec::new();
+        let (residuals, planes) = (&mut self.residuals, &self.planes);
+        self.map.absorb(block, |map, pixel, i| {
+            let tile = map.tile_of(pixel);
+            if touched.last() != Some(&tile) {
+                touched.push(tile);
+            }
+            if known {
+                let electrons = block.electrons.at(i);
+                for (d, residuals) in residuals.iter_mut().enumerate() {
+                    let value = block
+                        .signals
+                        .get(d)
+                        .and_then(|s| s.scalar())
+                        .and_then(|s| s.get(i));
+                    residuals[i] =
+                        value.map_or(f32::NAN, |v| v / electrons - planes.mean[d][pixel]);
+                }
+            }
+        });
+        touched.sort_unstable();
+        touched.dedup();
+        self.dirty_around(&touched);
+        self.dirty_revision |= !touched.is_empty();
+    }
+
+    fn refine(&mut self, quota: WorkQuota) -> WorkQuota {
+        let Some(left) = self.refine_fit(quota.0) else {
+            return WorkQuota(0);
+        };
+        self.fill_coarse();
+        WorkQuota(self.solve_queued(left))
+    }
+
+    fn finish(&mut self) {
+        self.finish_all();
+    }
+
+    fn estimate(&mut self) -> Estimate {
+        if self.dirty_revision {
+            self.revision += 1;
+            self.dirty_revision = false;
+        }
+        let changed = self.take_changes();
+        let calibrated = |d: usize| self.fit.as_ref().is_some_and(|f| f.detectors[d].calibrated);
+        let detectors = self
+            .setup
+            .detectors
+            .iter()
+            .enumerate()
+            .map(|(d, s)| DetectorEstimate {
+                detector: s.name.clone(),
+                mean: Arc::clone(&self.planes.mean[d]),
+                uncertainty: Arc::clone(&self.planes.uncertainty[d]),
+                calibrated: calibrated(d),
+                expected_noise: Arc::clone(&self.planes.expected_noise[d]),
+                residuals: self.residuals[d].clone(),
+            });
+        Estimate {
+            revision: self.revision,
+            n_positions: self.map.n_positions,
+            grid: self.grid,
+            scale: 1,
+            detectors: detectors.collect(),
+            unit_variance: Arc::clone(&self.planes.unit),
+            gain: Arc::clone(&self.planes.gain),
+            changed,
+        }
+    }
+
+    fn estimate_tile(&mut self, rect: PixelRect) -> Vec<(Vec<f32>, Vec<f32>)> {
+        self.refine(WorkQuota::ALL);
+        let planes = &self.planes;
+        let pick = |plane: &[f32]| cut(plane, self.map.n_rows, self.map.n_cols, rect);
+        planes
+            .mean
+            .iter()
+            .zip(&planes.uncertainty)
+            .map(|(m, u)| (pick(m), pick(u)))
+            .collect()
+    }
+
+    fn memory_bytes(&self) -> usize {
+        Self::bytes(
+            self.map.electrons.len(),
+            self.map.n_detectors(),
+            self.workers.n_threads,
+        )
+    }
+}
+
+/// Expected variance of a sample times its electrons where the signal is `mean`.
+fn expected_noise(fit: &crate::window::DetectorFit, mean: f64, electrons: f64) -> f64 {
+    match fit.noise {
+        Noise::None => 0.0,
+        Noise::Counting { excess, read_noise } => {
+            excess * mean.max(0.05 * fit.mean.abs()) + read_noise * read_noise / electrons
+        }
+        Noise::Unknown => fit.unknown_variance * electrons,
+    }
+}
+
+/// The pixels of a tile, cut at the grid's edge.
+pub(crate) fn tile_rect(map: &SampleMap, tile: usize) -> PixelRect {
+    let (row, col) = (tile / map.n_tile_cols * TILE, tile % map.n_tile_cols * TILE);
+    PixelRect {
+        row: row as u32,
+        col: col as u32,
+        n_rows: TILE.min(map.n_rows - row) as u32,
+        n_cols: TILE.min(map.n_cols - col) as u32,
+    }
+}
+
+/// Indices of the pixels of `rect` in a plane of the map.
+fn pixels_of(map: &SampleMap, rect: PixelRect) -> impl Iterator<Item = usize> + use<> {
+    let n_cols = map.n_cols;
+    (rect.row as usize..(rect.row + rect.n_rows) as usize).flat_map(move |r| {
+        (rect.col as usize..(rect.col + rect.n_cols) as usize).map(move |c| r * n_cols + c)
+    })
+}
+
+/// Indices of the same pixels within the tile.
+fn lanes_of(rect: PixelRect) -> impl Iterator<Item = usize> {
+    (0..rect.n_rows as usize)
+        .flat_map(move |r| (0..rect.n_cols as usize).map(move |c| r * TILE + c))
+}
+
+fn around(rects: &[PixelRect]) -> PixelRect {
+    let row = rects.iter().map(|r| r.row).min().unwrap_or(0);
+    let col = rects.iter().map(|r| r.col).min().unwrap_or(0);
+    let end_row = rects.iter().map(|r| r.row + r.n_rows).max().unwrap_or(0);
+    let end_col = rects.iter().map(|r| r.col + r.n_cols).max().unwrap_or(0);
+    PixelRect {
+        row,
+        col,
+        n_rows: end_row - row,
+        n_cols: end_col - col,
+    }
+}
+
+fn widest_margin(map: &SampleMap, method: Method, length: f64) -> usize {
+    (0..map.n_tiles())
+        .map(|t| method.margin(map, t, length))
+        .max()
+        .unwrap_or(WIDEST)
+}
+
+/// The part of a plane inside `rect`; NaN where the rectangle leaves the grid.
+pub(crate) fn cut(plane: &[f32], n_rows: usize, n_cols: usize, rect: PixelRect) -> Vec<f32> {
+    let mut part = Vec::with_capacity(rect.n_pixels() as usize);
+    for r in 0..rect.n_rows as usize {
+        for c in 0..rect.n_cols as usize {
+            let (row, col) = (rect.row as usize + r, rect.col as usize + c);
+            let inside = row < n_rows && col < n_cols;
+            part.push(if inside {
+                plane[row * n_cols + col]
+            } else {
+                f32::NAN
+            });
+        }
+    }
+    part
+}
+
+trait Quarters {
+    fn quarters(self) -> impl Iterator<Item = PixelRect>;
+}
+
+impl Quarters for PixelRect {
+    /// The rectangle in blocks of at most 4×4 pixels.
+    fn quarters(self) -> impl Iterator<Item = PixelRect> {
+        let rows = (0..self.n_rows).step_by(4);
+        rows.flat_map(move |r| {
+            (0..self.n_cols).step_by(4).map(move |c| PixelRect {
+                row: self.row + r,
+                col: self.col + c,
+                n_rows: 4.min(self.n_rows - r),
+                n_cols: 4.min(self.n_cols - c),
+            })
+        })
+    }
+}
