@@ -12,19 +12,31 @@ mod blanker;
 mod chain;
 mod coil;
 mod damage;
+mod device;
+mod driver;
 mod error;
 mod instrument;
+mod lockstep;
 mod microscope;
 mod npy;
 mod optics;
+mod pace;
 mod random;
+mod scene;
+mod serve;
 mod specimen;
 mod wander;
 
+pub use device::Device;
+pub use driver::{parse, register};
 pub use error::Error;
 pub use instrument::{
     Blanker, BlankerKind, Coil, Coils, Damage, Deflection, Detector, Drift, Electronics,
     Instrument, LineNoise, Probe,
 };
+pub use lockstep::Lockstep;
 pub use microscope::{Microscope, Truth};
+pub use pace::{Lag, Pace, Speed};
+pub use scene::{Scene, informed};
+pub use serve::serve;
 pub use specimen::{Image, LoadOptions, Plane, Specimen};
