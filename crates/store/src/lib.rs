@@ -1,1 +1,31 @@
-//! Journal, data sets, recovery, export and pictures.
+//! Journal, data sets, recovery, calibrations, export and pictures.
+//!
+//! Owns every format on disk. An acquisition is one directory `<id>.zspy/`: while it runs, only the journal in
+//! it grows; at the end the journal becomes arrays that HyperSpy opens, and stays as the replay. Nothing here
+//! knows the controller, the engine or the API, reads a clock, or changes a file that it did not create.
+
+mod calibration;
+mod claim;
+mod date;
+mod error;
+#[cfg(test)]
+mod fixtures;
+mod journal;
+mod record;
+mod zarr;
+
+pub use calibration::{
+    CalibrationStore, CoilCalibration, ColumnKey, FieldCalibration, StoredDetectorCalibration,
+};
+pub use claim::{
+    DataDirectory, check_space, check_writable, create_data_set_at, data_set_id, free_bytes,
+};
+pub use error::Error;
+pub use journal::{
+    DiskFile, Fault, JournalFile, JournalIndex, JournalReader, Recorder, RecorderSettings,
+    SampleReader, ScriptedFile, Syncer, Tail,
+};
+pub use record::{
+    ArmingId, BatchRecord, BlockRecord, Command, Decider, Event, Finish, FinishReason, GapRecord,
+    Header, Instrument, Record, RunState, Status,
+};

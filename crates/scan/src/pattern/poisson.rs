@@ -33,7 +33,8 @@ pub(crate) struct PoissonDisc {
     inverted: bool,
     bands_per_strip: u32,
     n_strips: u32,
-    share: f64,
+    /// Largest first; the last is a single pixel.
+    discs: Vec<Disc>,
     seed: u64,
     frame: u32,
     frame_key: u64,
@@ -84,7 +85,7 @@ impl PoissonDisc {
             inverted: fraction > 0.5,
             bands_per_strip,
             n_strips,
-            share,
+            discs: discs_of(share),
             seed,
             frame: 0,
             frame_key: key(seed, 0),
@@ -147,28 +148,27 @@ impl PoissonDisc {
             ShuffleShape::new(n_pixels),
             key(self.frame_key, u64::from(strip)),
         );
-        let mut next = 0u64;
-        for level in 0..=LEVELS.len() {
-            if spaced.len() as u64 == quota {
+        let discs = std::mem::take(&mut self.discs);
+        let mut next = 0;
+        for (level, disc) in discs.iter().enumerate() {
+            let wanted = quota - spaced.len() as u64;
+            if wanted == 0 {
                 break;
             }
-            let last = level == LEVELS.len();
-            let square = LEVELS
-                .get(level)
-                .map_or(1, |c| (c * c / self.share).round().max(1.0) as u64);
+            let last = level + 1 == discs.len();
             let n_darts = if last {
                 n_pixels
             } else {
-                n_pixels.min(DARTS * quota)
+                n_pixels.min(DARTS * wanted.max(quota / 4))
             };
-            let disc = Disc::new(square);
-            self.block(strip, top, &disc, spaced);
+            self.block(strip, top, disc, spaced);
             for _ in 0..n_darts {
-                if spaced.len() as u64 == quota {
-                    break;
-                }
-                let (row, col) = by_cols.split(darts.at((next % n_pixels) as u32));
-                next += 1;
+                let (row, col) = by_cols.split(darts.at(next));
+                next = if u64::from(next) + 1 == n_pixels {
+                    0
+                } else {
+                    next + 1
+                };
                 if !self.blocked.is_set(row, col) {
                     spaced.push([(top + row) as u16, col as u16]);
                     self.taken.set(row, col, col + 1);
@@ -178,9 +178,13 @@ impl PoissonDisc {
                         i64::from(row),
                         i64::from(col),
                     );
+                    if spaced.len() as u64 == quota {
+                        break;
+                    }
                 }
             }
         }
+        self.discs = discs;
         assert_eq!(
             spaced.len() as u64,
             quota,
@@ -270,7 +274,16 @@ impl Bands for PoissonDisc {
     }
 }
 
+/// The discs to try for a share of the pixels, without repeats.
+fn discs_of(share: f64) -> Vec<Disc> {
+    let squares = LEVELS.map(|c| (c * c / share).round().clamp(1.0, 1e10) as u64);
+    let mut discs: Vec<Disc> = squares.into_iter().chain([1]).map(Disc::new).collect();
+    discs.dedup();
+    discs
+}
+
 /// A disc of pixels nearer than a distance, as half-widths of its rows.
+#[derive(Debug, PartialEq, Eq)]
 struct Disc {
     /// Half-width of the rows ±0, ±1, …
     half_widths: Vec<i64>,

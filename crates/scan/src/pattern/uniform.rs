@@ -21,6 +21,12 @@ pub(crate) struct Uniform {
     frame_key: u64,
     /// Positions above each band, and in all.
     n_above: Vec<u32>,
+    /// First row of each band, and the end.
+    first_row: Vec<u32>,
+    /// Band of the first position of each of `2 · n_bands` equal runs of the frame's positions.
+    runs: Vec<u32>,
+    /// 2³² · runs ÷ positions.
+    runs_per_position: u64,
     /// Shapes of low and high bands, which differ by one row.
     shapes: [BandShape; 2],
     bits: Vec<u64>,
@@ -58,6 +64,11 @@ impl Uniform {
             seed,
             frame_key: 0,
             n_above: Vec::with_capacity(strata.n_bands as usize + 1),
+            first_row: (0..=strata.n_bands)
+                .map(|band| strata.first_row(band))
+                .collect(),
+            runs: Vec::with_capacity(2 * strata.n_bands as usize + 1),
+            runs_per_position: (2 * u64::from(strata.n_bands) << 32) / strata.n,
             shapes: [low, high].map(|height| BandShape::new(height, grid.n_cols())),
             bits: if words <= 4 * strata.n_places_max() as u64 {
                 vec![0; words as usize]
@@ -84,12 +95,27 @@ impl Uniform {
             n_pixels -= in_band;
         }
         self.n_above.push(self.strata.n as u32);
+        self.index_runs();
+    }
+
+    fn index_runs(&mut self) {
+        self.runs.clear();
+        let mut band = 0;
+        for run in 0..=2 * u64::from(self.strata.n_bands) {
+            let first = (run << 32).div_ceil(self.runs_per_position);
+            while band + 1 < self.strata.n_bands
+                && u64::from(self.n_above[band as usize + 1]) <= first
+            {
+                band += 1;
+            }
+            self.runs.push(band);
+        }
     }
 
     #[inline]
     fn band(&self, band: u32) -> (u32, BandShape, Shuffle) {
-        let top = self.strata.first_row(band);
-        let height = self.strata.first_row(band + 1) - top;
+        let top = self.first_row[band as usize];
+        let height = self.first_row[band as usize + 1] - top;
         let shape = self.shapes[usize::from(height != self.shapes[0].height)];
         let shuffle = Shuffle::new(shape.shuffle, key(self.frame_key, u64::from(band)));
         (top, shape, shuffle)
@@ -98,10 +124,10 @@ impl Uniform {
     /// Band and number within it of the k-th position of the frame.
     #[inline]
     fn locate(&self, k: u32) -> (u32, u32) {
-        let mut band = (u64::from(k) * u64::from(self.strata.n_bands) / self.strata.n) as usize;
-        while self.n_above[band] > k {
-            band -= 1;
-        }
+        let run = (u64::from(k) * self.runs_per_position) >> 32;
+        let mut band = self.runs[run as usize] as usize;
+        // A run spans half a band, so one step without a branch is nearly always all.
+        band += usize::from(self.n_above[band + 1] <= k);
         while self.n_above[band + 1] <= k {
             band += 1;
         }
