@@ -4,7 +4,7 @@
 //! `index of the oldest held position + capacity`: that bound is the return credit. Blocks say what the positions are; a block is
 //! freed as a whole, when all of it is acknowledged. The block that grows is not yet in the list.
 
-use wire::{GapCause, Tick};
+use wire::{GapCause, Tick, whitened};
 
 /// Slots kept free for what a trip must be able to report: the growing block, the position cut short, the flushed ones; and one
 /// for a barrier.
@@ -221,7 +221,7 @@ const fn slot(number: u64, blocks: &[Block]) -> usize {
     (number % blocks.len() as u64) as usize
 }
 
-/// Copies samples (position-major) to one detector's rows each (detector-major, little-endian). `rows` holds `n_detectors` rows of
+/// Copies samples (position-major) to one detector's rows each (detector-major, as on the line). `rows` holds `n_detectors` rows of
 /// equal length; the samples go to columns from `column` on.
 pub(crate) fn transpose(samples: &[u16], n_detectors: usize, rows: &mut [u8], column: usize) {
     match n_detectors {
@@ -234,7 +234,7 @@ pub(crate) fn transpose(samples: &[u16], n_detectors: usize, rows: &mut [u8], co
             for (detector_idx, row) in rows.chunks_exact_mut(row_len).enumerate() {
                 let values = samples.iter().skip(detector_idx).step_by(n_detectors);
                 for (bytes, value) in row.as_chunks_mut().0[column..].iter_mut().zip(values) {
-                    *bytes = value.to_le_bytes();
+                    *bytes = whitened(*value);
                 }
             }
         }
@@ -246,7 +246,7 @@ fn transpose_n<const N: usize>(samples: &[u16], rows: &mut [u8], column: usize) 
     let row_len = rows.len() / N;
     for (detector_idx, row) in rows.chunks_exact_mut(row_len).enumerate() {
         for (bytes, sample) in row.as_chunks_mut().0[column..].iter_mut().zip(samples) {
-            *bytes = sample[detector_idx].to_le_bytes();
+            *bytes = whitened(sample[detector_idx]);
         }
     }
 }
@@ -322,14 +322,13 @@ mod tests {
             transpose(&samples, n_detectors.into(), &mut rows, 1);
             for detector in 0..n_detectors {
                 let row = &rows.as_chunks::<2>().0[5 * usize::from(detector)..][..5];
-                let expected = [
-                    0,
-                    detector,
-                    n_detectors + detector,
-                    2 * n_detectors + detector,
-                    0,
-                ];
-                assert_eq!(row, expected.map(u16::to_le_bytes));
+                let expected = [detector, n_detectors + detector, 2 * n_detectors + detector];
+                assert_eq!(row[1..4], expected.map(whitened));
+                assert_eq!(
+                    (row[0], row[4]),
+                    ([0; 2], [0; 2]),
+                    "other columns are left alone"
+                );
             }
         }
     }

@@ -30,6 +30,7 @@ mod report;
 mod samples;
 mod schema;
 mod units;
+mod whitening;
 
 pub use capabilities::{
     Blanker, BlankerKind, Capabilities, Detector, Limits, MAX_DETECTORS, MAX_NAME, MAX_SERIAL,
@@ -55,3 +56,4 @@ pub use report::{
 pub use samples::{DetectorSamples, SampleBlock, SampleHead};
 pub use schema::{SCHEMA, SCHEMA_HASH};
 pub use units::{Arming, DacCode, DacPoint, Tick};
+pub use whitening::whitened;

@@ -1,4 +1,5 @@
-//! Positions on the line: two bulk encodings, both fixed little-endian, both read without copying.
+//! Positions on the line: two bulk encodings, both fixed little-endian and whitened ([`crate::whitened`]) after the head,
+//! both read without copying.
 //!
 //! - [`PositionRecords`]: every position with its own settle, dwell and flags, 14 bytes each:
 //!   first index u64 · n × (x u16, y u16, settle u32, dwell u32, flags u16).
@@ -8,7 +9,8 @@
 use serde::{Deserialize, Serialize};
 
 use crate::frame::{EncodeError, MAX_PAYLOAD};
-use crate::units::{DacCode, DacPoint};
+use crate::units::DacPoint;
+use crate::whitening::KEYS;
 
 const RECORDS_HEAD_LEN: usize = 8;
 const UNIFORM_HEAD_LEN: usize = 20;
@@ -71,25 +73,28 @@ impl PositionRecord {
     /// Bytes of a record.
     pub const LEN: usize = 14;
 
-    /// The record as bytes.
+    /// The record as bytes, whitened.
     #[must_use]
     pub fn to_bytes(&self) -> [u8; Self::LEN] {
+        let point = u64::from(self.point.x.0) | u64::from(self.point.y.0) << 16;
+        let low = (point | u64::from(self.settle_ticks) << 32) ^ KEYS;
+        let high = (u64::from(self.dwell_ticks) | u64::from(self.flags.0) << 32) ^ KEYS;
         let mut bytes = [0; Self::LEN];
-        bytes[..4].copy_from_slice(&point_to_bytes(self.point));
-        bytes[4..8].copy_from_slice(&self.settle_ticks.to_le_bytes());
-        bytes[8..12].copy_from_slice(&self.dwell_ticks.to_le_bytes());
-        bytes[12..].copy_from_slice(&self.flags.0.to_le_bytes());
+        bytes[..8].copy_from_slice(&low.to_le_bytes());
+        bytes[8..].copy_from_slice(&high.to_le_bytes()[..6]);
         bytes
     }
 
-    /// A record from bytes; any bytes are one.
+    /// A record from whitened bytes; any bytes are one.
     #[must_use]
     pub fn from_bytes(b: &[u8; Self::LEN]) -> Self {
+        let low = u64::from_le_bytes([b[0], b[1], b[2], b[3], b[4], b[5], b[6], b[7]]) ^ KEYS;
+        let high = u64::from_le_bytes([b[8], b[9], b[10], b[11], b[12], b[13], 0, 0]) ^ KEYS;
         Self {
-            point: point_from_bytes([b[0], b[1], b[2], b[3]]),
-            settle_ticks: u32::from_le_bytes([b[4], b[5], b[6], b[7]]),
-            dwell_ticks: u32::from_le_bytes([b[8], b[9], b[10], b[11]]),
-            flags: PositionFlags(u16::from_le_bytes([b[12], b[13]])),
+            point: DacPoint::new(low as u16, (low >> 16) as u16),
+            settle_ticks: (low >> 32) as u32,
+            dwell_ticks: high as u32,
+            flags: PositionFlags((high >> 32) as u16),
         }
     }
 }
@@ -269,7 +274,7 @@ fn write_uniform_head(head: &mut [u8], first_position: u64, timing: Timing) {
     head[18..].fill(0);
 }
 
-/// Probe points as they lie in a payload: x u16, y u16, little-endian.
+/// Probe points as they lie in a payload: x u16, y u16, little-endian, whitened.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct Points<'a> {
     bytes: &'a [[u8; Points::POINT_LEN]],
@@ -318,15 +323,12 @@ impl<'a> Points<'a> {
 }
 
 fn point_to_bytes(point: DacPoint) -> [u8; Points::POINT_LEN] {
-    (u32::from(point.x.0) | u32::from(point.y.0) << 16).to_le_bytes()
+    ((u32::from(point.x.0) | u32::from(point.y.0) << 16) ^ KEYS as u32).to_le_bytes()
 }
 
 fn point_from_bytes(bytes: [u8; Points::POINT_LEN]) -> DacPoint {
-    let both = u32::from_le_bytes(bytes);
-    DacPoint {
-        x: DacCode(both as u16),
-        y: DacCode((both >> 16) as u16),
-    }
+    let both = u32::from_le_bytes(bytes) ^ KEYS as u32;
+    DacPoint::new(both as u16, (both >> 16) as u16)
 }
 
 /// Splits `payload` into head and body of `n` elements, if they fit.

@@ -1,4 +1,4 @@
-//! Samples on the line: fixed little-endian, detector-major, read without copying.
+//! Samples on the line: fixed little-endian, detector-major, whitened ([`crate::whitened`]), read without copying.
 //!
 //! A packet holds consecutive positions that were exposed without a break: no hold, gap or barrier lies inside, so with the
 //! commanded settle and dwell the tick of every sample follows from `first_tick`. Layout, [`SampleBlock::HEAD_LEN`] bytes:
@@ -7,6 +7,7 @@
 
 use crate::frame::{EncodeError, MAX_PAYLOAD};
 use crate::units::Tick;
+use crate::whitening::unwhitened;
 
 const HEAD_LEN: usize = 44;
 
@@ -37,7 +38,8 @@ impl SampleHead {
         SampleBlock::HEAD_LEN + 2 * self.n_samples as usize * self.n_detectors as usize
     }
 
-    /// Writes the head to the start of `payload` and returns the room for the samples (detector-major, u16 little-endian).
+    /// Writes the head to the start of `payload` and returns the room for the samples: detector-major, each value as [`crate::whitened`]
+    /// bytes.
     ///
     /// # Errors
     /// [`EncodeError::PayloadTooLong`] if the whole would pass [`MAX_PAYLOAD`]; [`EncodeError::OutputTooShort`].
@@ -132,7 +134,7 @@ pub struct DetectorSamples<'a> {
 impl<'a> DetectorSamples<'a> {
     /// The values in order of exposure.
     pub fn iter(&self) -> impl ExactSizeIterator<Item = u16> + use<'a> {
-        self.bytes.iter().map(|b| u16::from_le_bytes(*b))
+        self.bytes.iter().map(|bytes| unwhitened(*bytes))
     }
 
     /// Copies the values to `out`, which has exactly as many. Panics otherwise.
@@ -143,7 +145,7 @@ impl<'a> DetectorSamples<'a> {
             "the output has one element per sample"
         );
         for (value, bytes) in out.iter_mut().zip(self.bytes) {
-            *value = u16::from_le_bytes(*bytes);
+            *value = unwhitened(*bytes);
         }
     }
 }

@@ -9,8 +9,8 @@ BWP 1 COBS(header payload crc32c) 00; header type:u8 flags:u8 sequence:u32 sessi
 01 Configure(watchdog_ticks:u32 park:(u16 u16) park_on:enum3 max_unblanked_ticks:u64 field_min:(u16 u16) field_max:(u16 u16) \
 blanker_polarity:enum2 trigger:enum2 status_ticks:u32 block_samples:u16 block_ticks:u32)\n\
 02 Arm(first_position:u64 dose_limit:u64 dose_weight:u32 max_unblanked_ticks:u64)\n\
-03 Positions fixed(first:u64 n*(x:u16 y:u16 settle:u32 dwell:u32 flags:u16))\n\
-04 PositionsUniform fixed(first:u64 settle:u32 dwell:u32 flags:u16 0:u16 n*(x:u16 y:u16))\n\
+03 Positions fixed(first:u64 xor5A(n*(x:u16 y:u16 settle:u32 dwell:u32 flags:u16)))\n\
+04 PositionsUniform fixed(first:u64 settle:u32 dwell:u32 flags:u16 0:u16 xor5A(n*(x:u16 y:u16)))\n\
 05 Barrier(id:u64)\n06 Park()\n07 Disarm()\n08 ClearTrip(id:u32)\n09 ExternalScan(is_on:bool)\n0A Bye()\n\
 20 Hello(version_major:u8 version_minor:u8 schema_hash:u32)\n21 Heartbeat(seen:u64)\n22 Blank()\n23 Abort()\n24 Ping(token:u64)\n\
 25 ReplaySamples(from_position:u64)\n26 SampleAck(next_position:u64)\n27 QueryStatus()\n\
@@ -24,7 +24,7 @@ trip:?(cause:enum9 id:u32 tick:u64) last_barrier:?u64 counters:(shortfalls:u32 l
 crc_errors:u64 framing_errors:u64 duplicates:u32 out_of_order:u32 replays:u32 refusals:u32 dropped:u32))\n\
 82 Ack(next_sequence:u32)\n83 Nak(next_sequence:u32)\n84 Error(sequence:u32 packet_type:u8 refusal:enum15)\n\
 85 Samples fixed(first:u64 first_tick:u64 unblanked_settle:u64 unblanked_dwell:u64 queue_bytes_consumed:u64 n:u16 \
-n_detectors:u8 0:u8 n_detectors*n*u16)\n\
+n_detectors:u8 0:u8 xor5A(n_detectors*n*u16))\n\
 86 Gap(first_position:u64 n_positions:u64 cause:enum3(cause:enum9) tick:u64 unblanked_settle_ticks:u64 \
 unblanked_dwell_ticks:u64)\n\
 87 Pong(token:u64 tick:u64)\n88 Tripped(trip:(cause:enum9 id:u32 tick:u64) next_queued:u64)\n\
