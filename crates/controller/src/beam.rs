@@ -95,6 +95,12 @@ impl Beam {
         }
     }
 
+    /// Whether the dose counter stays within its limit with `ticks` more unblanked.
+    pub(crate) const fn affords(&self, ticks: u64) -> bool {
+        let left = self.limits.dose_limit.saturating_sub(self.dose);
+        ticks.saturating_mul(self.limits.dose_weight as u64) <= left
+    }
+
     /// The tick at which a beam that is on since `on_since` has been on too long.
     pub(crate) fn unbroken_deadline(&self, on_since: Tick) -> Tick {
         on_since + self.limits.max_unblanked_ticks

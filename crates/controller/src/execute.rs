@@ -13,7 +13,7 @@ use crate::beam::Beam;
 use crate::controller::{Controller, Exposure, Hold};
 use crate::hardware::{Hardware, Run, beam_phases};
 use crate::memory::{Memory, Parts};
-use crate::queue::Front;
+use crate::queue::{Front, Stretch};
 use crate::ring::{Block, Content};
 
 impl<M: Memory> Controller<M> {
@@ -113,7 +113,7 @@ impl<M: Memory> Controller<M> {
     fn finish(&mut self, current: &Exposure, hardware: &mut impl Hardware) {
         let n_detectors = self.capabilities.detectors.len();
         let samples = self.memory.parts().samples;
-        let slot = (self.ring.next_outcome() % (samples.len() / n_detectors) as u64) as usize;
+        let slot = self.ring.slot(self.ring.next_outcome());
         hardware.finish_integration(
             self.tick,
             &mut samples[slot * n_detectors..(slot + 1) * n_detectors],
@@ -201,38 +201,120 @@ impl<M: Memory> Controller<M> {
     /// Begins the next position, or a run of them, or trips because it may not be begun.
     fn step_positions(&mut self, until: Tick, hardware: &mut impl Hardware) -> bool {
         let at = self.tick;
+        let limit = until.min(self.watchdog_deadline().unwrap_or(at));
+        if self.expose_records(limit, hardware) {
+            return true;
+        }
         let mut scratch = [0; PositionRecord::LEN];
         let Some(stretch) = self.queue.stretch(self.memory.parts().queue, &mut scratch) else {
             return false;
         };
         let cost = Cost::of(&stretch.timing);
-        let unbroken = if cost.is_continuous {
-            self.beam.unbroken_deadline(self.beam.on_since(at))
-        } else {
-            Tick::MAX
-        };
-        let (ticks_left, watchdog) = (
-            self.beam.ticks_left(),
-            self.watchdog_deadline().unwrap_or(at),
-        );
-        if cost.unblanked > ticks_left {
+        if !self.beam.affords(cost.unblanked()) {
             self.trip(TripCause::Dose, hardware);
             return true;
         }
+        let unbroken = self.unbroken_deadline(&cost, at);
         if unbroken <= at {
             self.trip(TripCause::MaxUnblanked, hardware);
             return true;
         }
         self.end_hold();
         let n_max = self.n_fitting(&cost);
-        let n_due = cost.n_until(at, until.min(watchdog).min(unbroken), n_max);
-        let n_dosed = if n_due > 1 {
-            ticks_left.checked_div(cost.unblanked).unwrap_or(n_due)
-        } else {
-            n_due
+        let n_due = cost.n_until(at, limit.min(unbroken), n_max);
+        let n_dosed = match n_due {
+            0 | 1 => n_due,
+            _ => self
+                .beam
+                .ticks_left()
+                .checked_div(cost.unblanked())
+                .unwrap_or(n_due),
         };
         self.expose(n_due.min(n_dosed), &cost, hardware);
         true
+    }
+
+    /// The tick at which a position beginning at `at` must end because the beam has been on for so long.
+    fn unbroken_deadline(&self, cost: &Cost, at: Tick) -> Tick {
+        if cost.is_continuous {
+            self.beam.unbroken_deadline(self.beam.on_since(at))
+        } else {
+            Tick::MAX
+        }
+    }
+
+    /// Exposes records from the front as long as each can be exposed without being interrupted before `limit`. Returns whether
+    /// there was one; whatever is special is left to the general way.
+    fn expose_records(&mut self, limit: Tick, hardware: &mut impl Hardware) -> bool {
+        let start = self.tick;
+        let n_detectors = self.capabilities.detectors.len();
+        let Some(configuration) = self.configuration else {
+            return false;
+        };
+        let (block_start, n_in_block) = self
+            .ring
+            .open()
+            .map_or((start, 0), |open| (open.tick, open.n_positions));
+        let end_max = limit.min(block_start + u64::from(configuration.block_ticks));
+        let Parts {
+            queue,
+            samples,
+            blocks,
+            ..
+        } = self.memory.parts();
+        let records = self.queue.records(queue);
+        let position = self.ring.next_outcome();
+        let n_max =
+            (u64::from(self.block_samples) - n_in_block).min(self.ring.limit(blocks) - position);
+        let slot = self.ring.slot(position) * n_detectors;
+        let (mut at, mut n, mut settling, mut dwelling) = (start, 0_u16, 0, 0);
+        let samples = samples[slot..]
+            .chunks_exact_mut(n_detectors)
+            .take(n_max as usize);
+        for (record, sample) in records.iter().zip(samples) {
+            let PositionRecord {
+                settle_ticks,
+                dwell_ticks,
+                flags,
+                ..
+            } = PositionRecord::from_bytes(record);
+            let timing = Timing {
+                settle_ticks,
+                dwell_ticks,
+                flags,
+            };
+            let cost = Cost::of(&timing);
+            let end = at + cost.period;
+            let is_unbroken =
+                cost.is_continuous && self.beam.unbroken_deadline(self.beam.on_since(at)) < end;
+            let Some(points) = Points::read(&record[..Points::POINT_LEN]) else {
+                break;
+            };
+            if end > end_max || is_unbroken || !self.beam.affords(cost.unblanked()) {
+                break;
+            }
+            run(
+                &mut self.beam,
+                &cost,
+                Run {
+                    start: at,
+                    timing,
+                    points,
+                    is_beam_on: false,
+                },
+                sample,
+                hardware,
+            );
+            settling += u64::from(cost.unblanked_settling);
+            dwelling += u64::from(cost.unblanked_dwelling);
+            n += 1;
+            at = end;
+        }
+        if n > 0 {
+            self.end_hold();
+            self.exposed(n, at, settling, dwelling);
+        }
+        n > 0
     }
 
     /// How many of the next positions the growing block, and the ring, can take; at least one. The block is closed first if the next
@@ -242,9 +324,7 @@ impl<M: Memory> Controller<M> {
             .configuration
             .map_or(1, |configuration| u64::from(configuration.block_ticks));
         let block_samples = u64::from(self.block_samples);
-        let Parts {
-            samples, blocks, ..
-        } = self.memory.parts();
+        let blocks = self.memory.parts().blocks;
         if self
             .ring
             .open()
@@ -259,68 +339,81 @@ impl<M: Memory> Controller<M> {
                 (open.tick + block_ticks, open.n_positions)
             });
         let position = self.ring.next_outcome();
-        let capacity = (samples.len() / self.capabilities.detectors.len()) as u64;
         let n_max = (block_samples - n_in_block)
-            .min(capacity - position % capacity)
+            .min(self.ring.n_before_wrap(position))
             .min(self.ring.limit(blocks) - position);
         cost.n_until(self.tick, due, n_max).max(1)
     }
 
     /// Exposes the next `n` positions as a run, or with `n` = 0 begins the next one.
     fn expose(&mut self, n: u64, cost: &Cost, hardware: &mut impl Hardware) {
-        let at = self.tick;
+        let start = self.tick;
         let n_detectors = self.capabilities.detectors.len();
         let Parts { queue, samples, .. } = self.memory.parts();
         let mut scratch = [0; PositionRecord::LEN];
-        let Some(stretch) = self.queue.stretch(queue, &mut scratch) else {
+        let Some(Stretch { timing, points }) = self.queue.stretch(queue, &mut scratch) else {
             return;
         };
-        let timing = stretch.timing;
-        let points = stretch.points.first((n as usize).max(1));
+        let points = points.first((n as usize).max(1));
+        if n == 0 {
+            begin(&mut self.beam, &timing, &points, start, hardware);
+            self.queue.take(1);
+            if let Some(armed) = &mut self.armed {
+                armed.has_begun = true;
+                armed.current = Some(Exposure {
+                    timing,
+                    start,
+                    is_dwelling: false,
+                });
+            }
+            return;
+        }
+        let from = self.ring.slot(self.ring.next_outcome()) * n_detectors;
+        let samples = &mut samples[from..from + points.len() * n_detectors];
+        let n = points.len() as u64;
+        run(
+            &mut self.beam,
+            cost,
+            Run {
+                start,
+                timing,
+                points,
+                is_beam_on: false,
+            },
+            samples,
+            hardware,
+        );
+        let (settling, dwelling) = (
+            u64::from(cost.unblanked_settling),
+            u64::from(cost.unblanked_dwelling),
+        );
+        self.exposed(
+            n as u16,
+            start + n * cost.period,
+            n * settling,
+            n * dwelling,
+        );
+    }
+
+    /// The next `n` positions were exposed, from now to `end`.
+    fn exposed(
+        &mut self,
+        n: u16,
+        end: Tick,
+        unblanked_settle_ticks: u64,
+        unblanked_dwell_ticks: u64,
+    ) {
+        self.queue.take(n);
+        self.ring.sampled(
+            n.into(),
+            self.tick,
+            unblanked_settle_ticks,
+            unblanked_dwell_ticks,
+        );
+        self.tick = end;
         if let Some(armed) = &mut self.armed {
             armed.has_begun = true;
-            armed.current = (n == 0).then_some(Exposure {
-                timing,
-                start: at,
-                is_dwelling: false,
-            });
         }
-        if n == 0 {
-            begin(&mut self.beam, &timing, &points, at, hardware);
-            self.queue.take(1);
-            return;
-        }
-        let n = points.len() as u64;
-        let slot = (self.ring.next_outcome() % (samples.len() / n_detectors) as u64) as usize;
-        let run = Run {
-            start: at,
-            timing,
-            points,
-            is_beam_on: self.beam.is_on(),
-        };
-        hardware.expose_run(
-            &run,
-            &mut samples[slot * n_detectors..(slot + points.len()) * n_detectors],
-        );
-        self.queue.take(n as u16);
-        self.tick = at + n * cost.period;
-        let (on_settling, on_dwelling) = timing
-            .flags
-            .unblanked_ticks(timing.settle_ticks, timing.dwell_ticks);
-        self.ring.sampled(
-            n,
-            at,
-            n * u64::from(on_settling),
-            n * u64::from(on_dwelling),
-        );
-        let last_dwell = Tick(self.tick.0 - u64::from(timing.dwell_ticks));
-        let on_since = if cost.is_continuous {
-            self.beam.on_since(at)
-        } else {
-            last_dwell
-        };
-        self.beam
-            .ran(self.tick, n * cost.unblanked, on_dwelling > 0, on_since);
         self.close_full_block();
     }
 
@@ -445,26 +538,68 @@ const fn integrates_settling(timing: &Timing) -> bool {
     timing.flags.contains(PositionFlags::INTEGRATE_SETTLING)
 }
 
+/// Lets the hardware expose a run, and books it. `run.is_beam_on` is filled in.
+fn run(
+    beam: &mut Beam,
+    cost: &Cost,
+    run: Run<'_>,
+    samples: &mut [u16],
+    hardware: &mut impl Hardware,
+) {
+    let n = run.points.len() as u64;
+    let end = run.start + n * cost.period;
+    let last_dwell = Tick(end.0 - u64::from(run.timing.dwell_ticks));
+    let on_since = if cost.is_continuous {
+        beam.on_since(run.start)
+    } else {
+        last_dwell
+    };
+    hardware.expose_run(
+        &Run {
+            is_beam_on: beam.is_on(),
+            ..run
+        },
+        samples,
+    );
+    beam.ran(
+        end,
+        n * cost.unblanked(),
+        cost.unblanked_dwelling > 0,
+        on_since,
+    );
+}
+
 /// What a position of some timing takes.
 struct Cost {
     /// Ticks from its beginning to its end, ≥ 1.
     period: u64,
-    /// Ticks of them with the beam on.
-    unblanked: u64,
+    unblanked_settling: u32,
+    unblanked_dwelling: u32,
     /// Whether the beam stays on from the position before.
     is_continuous: bool,
 }
 
 impl Cost {
     fn of(timing: &Timing) -> Self {
-        let (settling, dwelling) = timing
-            .flags
-            .unblanked_ticks(timing.settle_ticks, timing.dwell_ticks);
+        let &Timing {
+            settle_ticks,
+            dwell_ticks,
+            flags,
+        } = timing;
+        let (unblanked_settling, unblanked_dwelling) =
+            flags.unblanked_ticks(settle_ticks, dwell_ticks);
+        let period = u64::from(settle_ticks) + u64::from(dwell_ticks);
         Self {
-            period: u64::from(timing.settle_ticks) + u64::from(timing.dwell_ticks),
-            unblanked: u64::from(settling) + u64::from(dwelling),
+            period,
+            unblanked_settling,
+            unblanked_dwelling,
             is_continuous: beam_phases(timing).0,
         }
+    }
+
+    /// Ticks with the beam on.
+    fn unblanked(&self) -> u64 {
+        u64::from(self.unblanked_settling) + u64::from(self.unblanked_dwelling)
     }
 
     /// How many positions from `start` on end at `end` or before, up to `n_max`. Mostly all or one is asked for: no division then.

@@ -191,6 +191,15 @@ impl Queue {
         self.front
     }
 
+    /// The records at the front that lie together in memory; none if something else is there.
+    pub(crate) fn records<'a>(&self, bytes: &'a [u8]) -> &'a [[u8; PositionRecord::LEN]] {
+        let Some(Front::Records { n_left }) = self.front else {
+            return &[];
+        };
+        let together = bytes[self.offset(bytes, self.consumed)..].as_chunks().0;
+        &together[..together.len().min(n_left.into())]
+    }
+
     /// The positions at the front; `scratch` serves where one lies across the ring's end. Call only with a batch in front.
     pub(crate) fn stretch<'a>(
         &self,

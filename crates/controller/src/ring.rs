@@ -104,6 +104,16 @@ impl ReturnRing {
         self.has_blocks(blocks) && self.next_outcome < self.limit(blocks)
     }
 
+    /// Where the sample of a position lies, in samples.
+    pub(crate) const fn slot(&self, position: u64) -> usize {
+        (position % self.capacity) as usize
+    }
+
+    /// How many samples from that of `position` on lie together.
+    pub(crate) const fn n_before_wrap(&self, position: u64) -> u64 {
+        self.capacity - position % self.capacity
+    }
+
     /// The block that grows.
     pub(crate) const fn open(&self) -> Option<&Block> {
         self.open.as_ref()

@@ -159,9 +159,8 @@ impl<M: Memory> Controller<M> {
             return false;
         };
         let n = usize::from(head.n_samples);
-        let capacity = samples.len() / n_detectors;
-        let slot = (block.first_position % capacity as u64) as usize;
-        let n_before_wrap = n.min(capacity - slot);
+        let slot = self.ring.slot(block.first_position);
+        let n_before_wrap = n.min(self.ring.n_before_wrap(block.first_position) as usize);
         transpose(
             &samples[slot * n_detectors..(slot + n_before_wrap) * n_detectors],
             n_detectors,
