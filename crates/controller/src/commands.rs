@@ -349,7 +349,7 @@ impl<M: Memory, H: Hardware, O: Outbox> Handler for Turn<'_, M, H, O> {
                 unblanked_settle_ticks: 0,
                 unblanked_dwell_ticks: 0,
             };
-            controller.reply_held(&Report::Gap(gap), self.outbox);
+            controller.reply_replay(&Report::Gap(gap), self.outbox);
         }
         Ok(())
     }

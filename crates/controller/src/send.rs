@@ -17,13 +17,13 @@ impl<M: Memory> Controller<M> {
         self.send(report, arming, 0, outbox)
     }
 
-    /// Sends a control message under the arming whose outcomes are held.
-    pub(crate) fn reply_held(&mut self, report: &Report<'_>, outbox: &mut impl Outbox) -> bool {
+    /// Sends the answer to a replay, under the arming whose outcomes are held.
+    pub(crate) fn reply_replay(&mut self, report: &Report<'_>, outbox: &mut impl Outbox) -> bool {
         let arming = Arming {
             session: self.link.session,
             counter: self.link.last_arming,
         };
-        self.send(report, arming, 0, outbox)
+        self.send(report, arming, Header::REPLAY, outbox)
     }
 
     fn send(

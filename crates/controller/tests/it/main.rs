@@ -3,6 +3,7 @@
 #![allow(clippy::unwrap_used, reason = "a test fails by panicking")]
 
 mod link;
+mod model;
 mod scan;
 mod support;
 mod trips;
