@@ -101,6 +101,7 @@ impl<M: Memory, H: Hardware, O: Outbox> Handler for Turn<'_, M, H, O> {
         let controller = &mut *self.controller;
         controller.configuration = Some(*new);
         controller.block_samples = new.block_samples.min(controller.block_samples_max());
+        controller.block_ticks = new.block_ticks.into();
         controller.link.owes_status = true;
         self.hardware.configure(new);
         Ok(())

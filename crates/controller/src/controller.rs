@@ -29,6 +29,8 @@ pub struct Controller<M> {
     pub(crate) configuration: Option<Configuration>,
     /// Samples with which a block is full: as configured, bounded by the packet.
     pub(crate) block_samples: u16,
+    /// Age at which a block is due, in ticks: as configured.
+    pub(crate) block_ticks: u64,
     pub(crate) link: Link,
     pub(crate) tick: Tick,
     pub(crate) heartbeat_at: Option<Tick>,
@@ -138,6 +140,7 @@ impl<M: Memory> Controller<M> {
             capabilities,
             configuration: None,
             block_samples: 1,
+            block_ticks: 1,
             link: Link::default(),
             tick: Tick(0),
             heartbeat_at: None,

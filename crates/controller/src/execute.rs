@@ -136,7 +136,6 @@ impl<M: Memory> Controller<M> {
     fn step_boundary(&mut self, until: Tick, hardware: &mut impl Hardware) -> bool {
         let Parts { queue, blocks, .. } = self.memory.parts();
         let front = self.queue.front(queue);
-        let has_credit = self.ring.has_credit(blocks);
         match front {
             None => self.wait(HoldCause::QueueEmpty, until, hardware),
             Some(Front::Barrier(_)) if !self.ring.has_blocks(blocks) => {
@@ -158,7 +157,6 @@ impl<M: Memory> Controller<M> {
                 self.end_arming(hardware);
                 true
             }
-            Some(_) if !has_credit => self.wait(HoldCause::NoReturnCredit, until, hardware),
             Some(_) => self.step_positions(until, hardware),
         }
     }
@@ -198,18 +196,30 @@ impl<M: Memory> Controller<M> {
         }
     }
 
-    /// Begins the next position, or a run of them, or trips because it may not be begun.
+    /// Begins the next position, or a run of them; or holds, or trips, because it may not be begun.
     fn step_positions(&mut self, until: Tick, hardware: &mut impl Hardware) -> bool {
         let at = self.tick;
         let limit = until.min(self.watchdog_deadline().unwrap_or(at));
-        if self.expose_records(limit, hardware) {
-            return true;
-        }
         let mut scratch = [0; PositionRecord::LEN];
-        let Some(stretch) = self.queue.stretch(self.memory.parts().queue, &mut scratch) else {
+        let Parts { queue, blocks, .. } = self.memory.parts();
+        let Some(stretch) = self.queue.stretch(queue, &mut scratch) else {
             return false;
         };
         let cost = Cost::of(&stretch.timing);
+        // A block is closed before the position that would end after it is due.
+        if self
+            .ring
+            .open()
+            .is_some_and(|open| open.tick + self.block_ticks < at + cost.period)
+        {
+            self.ring.close(blocks);
+        }
+        if !self.ring.has_credit(blocks) {
+            return self.wait(HoldCause::NoReturnCredit, until, hardware);
+        }
+        if self.expose_records(limit, hardware) {
+            return true;
+        }
         if !self.beam.affords(cost.unblanked()) {
             self.trip(TripCause::Dose, hardware);
             return true;
@@ -248,14 +258,11 @@ impl<M: Memory> Controller<M> {
     fn expose_records(&mut self, limit: Tick, hardware: &mut impl Hardware) -> bool {
         let start = self.tick;
         let n_detectors = self.capabilities.detectors.len();
-        let Some(configuration) = self.configuration else {
-            return false;
-        };
         let (block_start, n_in_block) = self
             .ring
             .open()
             .map_or((start, 0), |open| (open.tick, open.n_positions));
-        let end_max = limit.min(block_start + u64::from(configuration.block_ticks));
+        let end_max = limit.min(block_start + self.block_ticks);
         let Parts {
             queue,
             samples,
@@ -317,32 +324,18 @@ impl<M: Memory> Controller<M> {
         n > 0
     }
 
-    /// How many of the next positions the growing block, and the ring, can take; at least one. The block is closed first if the next
-    /// position would end after it is due.
+    /// How many of the next positions the growing block, and the ring, can take; at least one.
     fn n_fitting(&mut self, cost: &Cost) -> u64 {
-        let block_ticks = self
-            .configuration
-            .map_or(1, |configuration| u64::from(configuration.block_ticks));
-        let block_samples = u64::from(self.block_samples);
-        let blocks = self.memory.parts().blocks;
-        if self
+        let (block_start, n_in_block) = self
             .ring
             .open()
-            .is_some_and(|open| open.tick + block_ticks < self.tick + cost.period)
-        {
-            self.ring.close(blocks);
-        }
-        let (due, n_in_block) = self
-            .ring
-            .open()
-            .map_or((self.tick + block_ticks, 0), |open| {
-                (open.tick + block_ticks, open.n_positions)
-            });
+            .map_or((self.tick, 0), |open| (open.tick, open.n_positions));
         let position = self.ring.next_outcome();
-        let n_max = (block_samples - n_in_block)
+        let n_max = (u64::from(self.block_samples) - n_in_block)
             .min(self.ring.n_before_wrap(position))
-            .min(self.ring.limit(blocks) - position);
-        cost.n_until(self.tick, due, n_max).max(1)
+            .min(self.ring.limit(self.memory.parts().blocks) - position);
+        cost.n_until(self.tick, block_start + self.block_ticks, n_max)
+            .max(1)
     }
 
     /// Exposes the next `n` positions as a run, or with `n` = 0 begins the next one.

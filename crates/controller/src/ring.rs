@@ -6,9 +6,8 @@
 
 use wire::{GapCause, Tick, whitened};
 
-/// Slots kept free for what a trip must be able to report: the growing block, the position cut short, the flushed ones; and one
-/// for a barrier.
-const SPARE_BLOCKS: u64 = 4;
+/// Slots kept free for what a trip must be able to report: the position cut short, and the flushed ones.
+const SPARE_BLOCKS: u64 = 2;
 
 /// Consecutive outcomes of one kind.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -94,14 +93,15 @@ impl ReturnRing {
         self.held_from(blocks).saturating_add(self.capacity)
     }
 
-    /// Whether there are blocks for another position or barrier, and for the trip that may follow.
-    pub(crate) const fn has_blocks(&self, blocks: &[Block]) -> bool {
-        self.end - self.oldest + SPARE_BLOCKS <= blocks.len() as u64
+    /// Whether there is a block for something new, and for the trip that may follow.
+    pub(crate) fn has_blocks(&self, blocks: &[Block]) -> bool {
+        let n_used = self.end - self.oldest + u64::from(self.open.is_some());
+        n_used + 1 + SPARE_BLOCKS <= blocks.len() as u64
     }
 
-    /// Whether the next position may be begun.
+    /// Whether the next position may be begun. The growing block, if any, is the one that it goes to: the block for it is there.
     pub(crate) fn has_credit(&self, blocks: &[Block]) -> bool {
-        self.has_blocks(blocks) && self.next_outcome < self.limit(blocks)
+        (self.open.is_some() || self.has_blocks(blocks)) && self.next_outcome < self.limit(blocks)
     }
 
     /// Where the sample of a position lies, in samples.
@@ -298,6 +298,17 @@ mod tests {
         assert_eq!((ring.held_from(&blocks), ring.oldest), (18, 3));
         ring.acknowledge(&blocks, 20);
         assert_eq!(ring.limit(&blocks), 120);
+    }
+
+    #[test]
+    fn keeps_what_was_not_sent_whatever_is_acknowledged() {
+        let mut blocks = [Block::EMPTY; 8];
+        let mut ring = ReturnRing::new(100);
+        ring.sampled(5, Tick(3), 0, 5);
+        ring.close(&mut blocks);
+        ring.acknowledge(&blocks, 5);
+        assert_eq!(ring.held_from(&blocks), 0);
+        assert!(ring.next_unsent(&blocks).is_some());
     }
 
     #[test]

@@ -94,6 +94,8 @@ struct Oracle {
     owes: Option<u64>,
     /// What arrived of the arming in force, without repetitions.
     outcomes: Vec<Outcome>,
+    /// Where blocks of samples began.
+    blocks: Vec<u64>,
     next_queued: u64,
     was_armed: bool,
 }
@@ -117,6 +119,7 @@ impl Oracle {
             unblanked: 0,
             owes: None,
             outcomes: Vec::new(),
+            blocks: Vec::new(),
             next_queued: 0,
             was_armed: false,
         }
@@ -185,6 +188,8 @@ impl Oracle {
         assert_eq!(self.owes, None);
         let status = self.rig.controller.status();
         self.check_on(status.tick.0);
+        let newest = self.rig.hardware.told.last().map_or(0, |&(at, _)| at);
+        assert!(newest <= self.rig.now, "did something before its time");
         assert_eq!(status.is_beam_on, self.on_since.is_some());
         let on_now = self.on_since.map_or(0, |since| status.tick.0 - since);
         assert_eq!(
@@ -211,6 +216,7 @@ impl Oracle {
             {
                 Report::Samples(block) => {
                     assert_eq!(block.head.first_position, self.outcomes.len() as u64);
+                    self.blocks.push(block.head.first_position);
                     let (xs, ys) = (block.detector(0).unwrap(), block.detector(1).unwrap());
                     for (x, y) in xs.iter().zip(ys.iter()) {
                         assert_eq!(
@@ -455,6 +461,7 @@ proptest! {
             let merged = |oracle: &Oracle| oracle.rig.hardware.told.clone();
             prop_assert_eq!(merged(&whole), merged(&divided));
             prop_assert_eq!(&whole.outcomes, &divided.outcomes);
+            prop_assert_eq!(&whole.blocks, &divided.blocks);
         }
         let counters = |oracle: &mut Oracle| oracle.rig.controller.status().counters;
         prop_assert_eq!(counters(&mut whole), counters(&mut divided));

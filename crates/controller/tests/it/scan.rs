@@ -253,28 +253,24 @@ fn blocks_are_cut_by_count_and_by_age() {
         sizes
     };
     assert_eq!(block_sizes(configuration(), 50, 10), [20, 20, 10]);
-    assert_eq!(
+    let aged = |block_ticks, n, period| {
         block_sizes(
             Configuration {
-                block_ticks: 35,
+                block_ticks,
                 ..configuration()
             },
-            10,
-            10
-        ),
-        [3, 3, 3, 1]
-    );
+            n,
+            period,
+        )
+    };
+    assert_eq!(aged(35, 10, 10), [3, 3, 3, 1]);
     assert_eq!(
-        block_sizes(
-            Configuration {
-                block_ticks: 5,
-                ..configuration()
-            },
-            3,
-            10
-        ),
-        [1, 1, 1]
+        aged(30, 10, 10),
+        [3, 3, 3, 1],
+        "a position may end when the block is due"
     );
+    assert_eq!(aged(29, 5, 10), [2, 2, 1]);
+    assert_eq!(aged(5, 3, 10), [1, 1, 1]);
 }
 
 #[test]

@@ -182,7 +182,7 @@ pub(crate) fn configuration() -> Configuration {
         field_max: DacPoint::new(50_000, 50_000),
         status_ticks: 1_000_000_000,
         block_samples: 20,
-        block_ticks: 100_000,
+        block_ticks: 700,
         ..Configuration::default()
     }
 }

@@ -103,17 +103,29 @@ fn the_watchdog_trips_in_a_hold_too_and_heartbeats_prevent_it() {
 
 #[test]
 fn a_position_over_the_dose_is_not_begun() {
-    let arm = Arm {
-        dose_limit: 7 * 44,
-        dose_weight: 7,
-        ..ARM
+    let record = |i: u16| wire::PositionRecord {
+        point: wire::DacPoint::new(100 + i, 200),
+        settle_ticks: 5,
+        dwell_ticks: 10,
+        flags: PLAIN,
     };
-    let mut rig = Rig::armed(configuration(), arm);
-    rig.uniform(5, timing(5, 10, PLAIN));
-    rig.advance_to(1000);
-    assert_eq!(rig.controller.status().dose, 7 * 30);
-    assert_eq!(cut(&rig), None);
-    check_tripped(&mut rig, TripCause::Dose, 30, 5);
+    for (weight, as_records) in [(1, false), (7, false), (1, true), (7, true)] {
+        let arm = Arm {
+            dose_limit: weight * 44,
+            dose_weight: weight as u32,
+            ..ARM
+        };
+        let mut rig = Rig::armed(configuration(), arm);
+        if as_records {
+            rig.records(&[0, 1, 2, 3, 4].map(record));
+        } else {
+            rig.uniform(5, timing(5, 10, PLAIN));
+        }
+        rig.advance_to(1000);
+        assert_eq!(rig.controller.status().dose, weight * 30);
+        assert_eq!(cut(&rig), None);
+        check_tripped(&mut rig, TripCause::Dose, 30, 5);
+    }
 }
 
 #[test]
