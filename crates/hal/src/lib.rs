@@ -10,12 +10,14 @@ pub mod bwp;
 mod calibration;
 mod column;
 mod controller;
+mod detector;
 mod driver;
 mod electrical;
 mod error;
 mod handover;
 mod registry;
 mod setup;
+mod synchroniser;
 mod transform;
 mod transport;
 mod uri;
@@ -27,6 +29,10 @@ pub use controller::{
     Arm, ArmedDetector, Arming, BlankerKind, Capabilities, ControllerStatus, Event, RawBlock,
     RawGap, Receive, ScanController, Transmit, TripCause, TripId,
 };
+pub use detector::{
+    DetectedEvents, EventDetector, FrameDetector, ReadOuts, SpectrumDetector, TriggerPlan,
+    TriggeredDetector,
+};
 pub use driver::connect;
 pub use electrical::{
     AdcChannel, AdcInput, Blanker, DacChannel, Electrical, Polarity, Relay, TriggerLine, TriggerUse,
@@ -35,6 +41,7 @@ pub use error::Error;
 pub use handover::{CoilOwner, HandOver, HandOverAction, HandOverStep, Seen};
 pub use registry::{Factory, Registry};
 pub use setup::{DetectorSetup, Setup};
+pub use synchroniser::{Match, Synchroniser};
 pub use transform::{PositionTransform, TickScale};
 pub use transport::{Duplex, Sink, Source, memory_duplex};
 pub use uri::Uri;
