@@ -16,10 +16,10 @@ const DETECTORS: [&str; 3] = ["code_x", "code_y", "code_n_lo"];
 
 /// Electronics whose detectors tell where the probe is and which exposure it is.
 #[derive(Default)]
-struct CodeHardware {
+pub(crate) struct CodeHardware {
     at: DacPoint,
-    n_exposed: u64,
-    is_beam_on: bool,
+    pub(crate) n_exposed: u64,
+    pub(crate) is_beam_on: bool,
     is_external: bool,
 }
 
@@ -48,8 +48,8 @@ impl Hardware for CodeHardware {
 }
 
 /// Encoded packets on their way to the host.
-struct Wire {
-    bytes: Vec<u8>,
+pub(crate) struct Wire {
+    pub(crate) bytes: Vec<u8>,
 }
 
 impl Outbox for Wire {
@@ -130,7 +130,7 @@ struct Bench {
     heartbeats: bool,
 }
 
-fn capabilities(has_relay: bool) -> wire::Capabilities {
+pub(crate) fn capabilities(has_relay: bool) -> wire::Capabilities {
     let mut capabilities = wire::Capabilities {
         tick_hz: TICK_HZ,
         dac_bits: 16,
@@ -261,7 +261,7 @@ impl Bench {
     }
 }
 
-fn arm(first_position: u64) -> Arm {
+pub(crate) fn arm(first_position: u64) -> Arm {
     let field = ScanField::centred(Grid::new(65_536, 65_536).unwrap(), Pitch::Unknown);
     Arm {
         field,
@@ -280,7 +280,7 @@ fn arm(first_position: u64) -> Arm {
 }
 
 /// Positions `first..first + n`, each with a place that follows from its index.
-fn batch(first: u64, n: usize, dwell_ns: impl Fn(u64) -> u32) -> PositionBatch {
+pub(crate) fn batch(first: u64, n: usize, dwell_ns: impl Fn(u64) -> u32) -> PositionBatch {
     let mut batch = PositionBatch {
         first_position: first,
         ..PositionBatch::default()
@@ -306,7 +306,7 @@ fn place(k: u64) -> (u16, u16) {
 
 /// Checks that samples and gaps cover `first..` in order, and samples are those of their positions. Returns how many samples, and
 /// how many positions in gaps.
-fn check(events: &[Event], first: u64) -> (u64, u64) {
+pub(crate) fn check(events: &[Event], first: u64) -> (u64, u64) {
     let (mut next, mut n_samples, mut n_gaps) = (first, 0, 0);
     for event in events {
         match event {

@@ -1,5 +1,8 @@
 //! Everything that crosses a boundary, in one binary.
 
+#![allow(clippy::unwrap_used, reason = "helpers of tests are tests")]
+
 mod layers;
 mod link;
+mod link_threads;
 mod style;
