@@ -6,6 +6,7 @@
 
 mod calibration;
 mod claim;
+mod dataset;
 mod date;
 mod error;
 #[cfg(test)]
@@ -19,6 +20,10 @@ pub use calibration::{
 };
 pub use claim::{
     DataDirectory, check_space, check_writable, create_data_set_at, data_set_id, free_bytes,
+};
+pub use dataset::{
+    DataSet, DataSetEntry, DataSetState, Finaliser, Listing, MapInfo, Recovery, SampleSummary,
+    Samples, SignalColumn, journal_path, list, recover,
 };
 pub use error::Error;
 pub use journal::{

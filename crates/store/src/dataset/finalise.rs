@@ -1,0 +1,439 @@
+//! From a journal to a finished data set.
+
+use super::columns::{self, Columns, SampleSummary};
+use super::metadata::{self, Axis};
+use super::{EXPERIMENTS, TILE, journal_path};
+use crate::Error;
+use crate::journal::JournalReader;
+use crate::record::{Finish, Header, Record};
+use crate::zarr::{ArrayWriter, ElementType, consolidate, group, write_attributes, write_tree};
+use domain::{Detector, DetectorName, Estimate, Grid, Invalid, PixelRect, SampleBlock, SignalKind};
+use serde_json::{Value, json};
+use std::collections::BTreeSet;
+use std::fs::File;
+use std::path::{Path, PathBuf};
+
+/// Maps of one pair: mean and uncertainty of a detector.
+#[derive(Debug)]
+struct MapPair {
+    detector: DetectorName,
+    mean: ArrayWriter,
+    uncertainty: ArrayWriter,
+}
+
+/// Turns a journal into arrays. Can be run again after it was interrupted; the journal is only read.
+///
+/// Maps may be written while the journal still grows (a series, frame by frame); [`Self::write_samples`] needs
+/// a journal that nobody records to any more. Nothing counts until [`Self::finish`].
+#[derive(Debug)]
+pub struct Finaliser {
+    directory: PathBuf,
+    header: Header,
+    finish: Option<Finish>,
+    summary: Option<SampleSummary>,
+    pairs: Vec<MapPair>,
+    frames: BTreeSet<u32>,
+}
+
+impl Finaliser {
+    /// Opens the data set at `directory` by the header of its journal.
+    pub fn begin(directory: &Path) -> Result<Self, Error> {
+        let reader = JournalReader::open(&journal_path(directory))?;
+        Ok(Self {
+            directory: directory.to_owned(),
+            header: reader.header().clone(),
+            finish: None,
+            summary: None,
+            pairs: Vec::new(),
+            frames: BTreeSet::new(),
+        })
+    }
+
+    /// The header of the acquisition.
+    #[must_use]
+    pub fn header(&self) -> &Header {
+        &self.header
+    }
+
+    fn is_series(&self) -> bool {
+        self.header.plan.n_frames > 1 && !self.header.plan.average
+    }
+
+    /// Streams the journal into columns, and counts visits and dose. `observe` sees every block in order, so
+    /// that an estimator can absorb them in the same pass.
+    ///
+    /// Refuses with [`Error::Busy`] while the journal is being recorded.
+    pub fn write_samples(
+        &mut self,
+        observe: &mut dyn FnMut(&SampleBlock),
+    ) -> Result<SampleSummary, Error> {
+        let path = journal_path(&self.directory);
+        let claim = File::open(&path).map_err(Error::io(&path))?;
+        crate::claim::lock(&claim, &path)?;
+        let mut reader = JournalReader::open(&path)?;
+        let mut columns = Columns::create(&self.directory, &self.header)?;
+        let mut summary = SampleSummary::default();
+        let mut n_submitted = 0;
+        while let Some(record) = reader.next_record()? {
+            match record {
+                Record::Batch(batch) => n_submitted += batch.positions.len() as u64,
+                Record::Block(sampled) => {
+                    let block = &*sampled.block;
+                    columns.put(block)?;
+                    observe(block);
+                    add(&mut summary, block);
+                }
+                Record::Gap(gap) => {
+                    summary.n_gaps += gap.gap.n_positions;
+                    summary.electrons_outside += gap.gap.electrons;
+                }
+                Record::Finish { finish, .. } => self.finish = Some(finish),
+                Record::Event { .. } | Record::Unknown { .. } => {}
+            }
+        }
+        summary.cut_bytes = reader.tail().cut_bytes;
+        let resolved = summary.n_samples + summary.n_gaps;
+        summary.n_unresolved = u64::saturating_sub(n_submitted, resolved);
+        let spans = std::mem::take(&mut columns.row_spans);
+        columns.close()?;
+        self.write_counts(&spans)?;
+        self.summary = Some(summary);
+        Ok(summary)
+    }
+
+    /// Writes mean and uncertainty of `frame` (0 unless the plan is a series), tile by tile.
+    ///
+    /// `tile` answers for every scalar detector of the plan, in its order, the mean and the uncertainty of the
+    /// pixels of its rectangle, `[row, column]`. Rectangles have at most 512 × 512 pixels.
+    pub fn write_maps(
+        &mut self,
+        frame: u32,
+        tile: &mut dyn FnMut(PixelRect) -> Vec<(Vec<f32>, Vec<f32>)>,
+    ) -> Result<(), Error> {
+        let n_frames = if self.is_series() {
+            self.header.plan.n_frames
+        } else {
+            1
+        };
+        if frame >= n_frames {
+            return Err(Invalid::new("frame", frame, format!("0 to {}", n_frames - 1)).into());
+        }
+        self.open_pairs()?;
+        let mut padded = Vec::new();
+        for rect in tiles(self.header.plan.field.grid) {
+            let planes = tile(rect);
+            if planes.len() != self.pairs.len() {
+                return Err(Invalid::new(
+                    "tile",
+                    format!("{} detectors", planes.len()),
+                    format!("{} scalar detectors of the plan", self.pairs.len()),
+                )
+                .into());
+            }
+            let index = self.chunk_index(frame, rect);
+            for (pair, (mean, uncertainty)) in self.pairs.iter_mut().zip(&planes) {
+                for (writer, plane) in
+                    [(&mut pair.mean, mean), (&mut pair.uncertainty, uncertainty)]
+                {
+                    pad(plane, rect, &mut padded)?;
+                    writer.write_chunk(&index, &padded)?;
+                }
+            }
+        }
+        self.frames.insert(frame);
+        Ok(())
+    }
+
+    /// Writes the planes of an estimate as the maps of `frame`; coarser planes are repeated per pixel.
+    pub fn write_estimate(&mut self, frame: u32, estimate: &Estimate) -> Result<(), Error> {
+        let plan_grid = self.header.plan.field.grid;
+        let scale = estimate.scale.max(1);
+        let fits = |n: u32, of: u32| u64::from(n) * u64::from(scale) >= u64::from(of);
+        let grid = estimate.grid;
+        let whole = estimate
+            .detectors
+            .iter()
+            .all(|d| d.mean.len() as u64 == grid.n_pixels() && d.uncertainty.len() == d.mean.len());
+        if !fits(grid.n_rows(), plan_grid.n_rows())
+            || !fits(grid.n_cols(), plan_grid.n_cols())
+            || !whole
+        {
+            return Err(Invalid::new(
+                "estimate.grid",
+                format!("{} × {} at scale {scale}", grid.n_rows(), grid.n_cols()),
+                format!(
+                    "planes that cover {} × {} pixels",
+                    plan_grid.n_rows(),
+                    plan_grid.n_cols()
+                ),
+            )
+            .into());
+        }
+        let cut = |plane: &[f32], rect: PixelRect| -> Vec<f32> {
+            let at = |row: u32, col: u32| {
+                plane[(row / scale) as usize * grid.n_cols() as usize + (col / scale) as usize]
+            };
+            (rect.row..rect.row + rect.n_rows)
+                .flat_map(|r| (rect.col..rect.col + rect.n_cols).map(move |c| (r, c)))
+                .map(|(r, c)| at(r, c))
+                .collect()
+        };
+        self.write_maps(frame, &mut |rect| {
+            estimate
+                .detectors
+                .iter()
+                .map(|d| (cut(&d.mean, rect), cut(&d.uncertainty, rect)))
+                .collect()
+        })
+    }
+
+    /// Writes metadata and, last, `.zmetadata`: from then on the data set is complete.
+    pub fn finish(mut self) -> Result<SampleSummary, Error> {
+        let summary = match self.summary {
+            Some(summary) => summary,
+            None => self.write_samples(&mut |_| {})?,
+        };
+        let names = self.map_names();
+        let pairs = std::mem::take(&mut self.pairs);
+        let shape = self.map_shape();
+        for (pair, suffix) in pairs.into_iter().zip(names) {
+            pair.mean.close(&shape)?;
+            pair.uncertainty.close(&shape)?;
+            let unit = "events per incident electron";
+            self.describe(
+                &format!("estimate{suffix}"),
+                unit,
+                Some(&pair.detector),
+                &summary,
+            )?;
+            self.describe(
+                &format!("uncertainty{suffix}"),
+                unit,
+                Some(&pair.detector),
+                &summary,
+            )?;
+        }
+        self.describe("visits", "exposures", None, &summary)?;
+        let dose_unit = match self.header.plan.field.area_a2() {
+            Some(_) => "e/Å²",
+            None => "electrons per pixel",
+        };
+        self.describe("dose", dose_unit, None, &summary)?;
+        group(&self.directory)?;
+        write_attributes(
+            &self.directory,
+            &metadata::root(&self.header, self.finish.as_ref(), &summary),
+        )?;
+        consolidate(&self.directory)?;
+        crate::claim::sync_directory(&self.directory).map_err(Error::io(&self.directory))?;
+        Ok(summary)
+    }
+
+    fn scalars(&self) -> impl Iterator<Item = &Detector> {
+        let scalar = |d: &&Detector| d.signal == SignalKind::Scalar;
+        self.header.detectors.iter().filter(scalar)
+    }
+
+    /// What follows `estimate` and `uncertainty` in the names of the maps: nothing where there is one pair.
+    fn map_names(&self) -> Vec<String> {
+        let alone = self.scalars().count() == 1;
+        self.scalars()
+            .map(|d| {
+                if alone {
+                    String::new()
+                } else {
+                    format!("-{}", d.name)
+                }
+            })
+            .collect()
+    }
+
+    fn open_pairs(&mut self) -> Result<(), Error> {
+        if !self.pairs.is_empty() {
+            return Ok(());
+        }
+        let tile = TILE as usize;
+        let chunks: &[usize] = if self.is_series() {
+            &[1, tile, tile]
+        } else {
+            &[tile, tile]
+        };
+        let names = self.map_names();
+        let open = |name: String| {
+            let directory = self.directory.join(EXPERIMENTS).join(name).join("data");
+            ArrayWriter::create(&directory, ElementType::F32, chunks)
+        };
+        let pairs = self
+            .scalars()
+            .zip(names)
+            .map(|(detector, suffix)| {
+                Ok(MapPair {
+                    detector: detector.name.clone(),
+                    mean: open(format!("estimate{suffix}"))?,
+                    uncertainty: open(format!("uncertainty{suffix}"))?,
+                })
+            })
+            .collect::<Result<Vec<_>, Error>>()?;
+        self.pairs = pairs;
+        Ok(())
+    }
+
+    fn map_shape(&self) -> Vec<usize> {
+        let grid = self.header.plan.field.grid;
+        let plane = [grid.n_rows() as usize, grid.n_cols() as usize];
+        if self.is_series() {
+            // Frames that were never reached are not invented.
+            let n_frames = self.frames.last().map_or(0, |last| *last as usize + 1);
+            vec![n_frames, plane[0], plane[1]]
+        } else {
+            plane.to_vec()
+        }
+    }
+
+    fn chunk_index(&self, frame: u32, rect: PixelRect) -> Vec<usize> {
+        let (row, col) = ((rect.row / TILE) as usize, (rect.col / TILE) as usize);
+        if self.is_series() {
+            vec![frame as usize, row, col]
+        } else {
+            vec![row, col]
+        }
+    }
+
+    fn write_counts(&self, spans: &[columns::RowSpan]) -> Result<(), Error> {
+        let grid = self.header.plan.field.grid;
+        let tile = TILE as usize;
+        let open = |name: &str, element| {
+            let directory = self.directory.join(EXPERIMENTS).join(name).join("data");
+            ArrayWriter::create(&directory, element, &[tile, tile])
+        };
+        let mut visits = open("visits", ElementType::U32)?;
+        let mut dose = open("dose", ElementType::F32)?;
+        let per_electron = self
+            .header
+            .plan
+            .field
+            .pitch
+            .pixel_area_a2()
+            .map_or(1.0, |area| 1.0 / area) as f32;
+        let n_cols = grid.n_cols();
+        let step = columns::band_rows(n_cols);
+        let mut padded = Vec::new();
+        for first in (0..grid.n_rows()).step_by(step as usize) {
+            let rows = first..grid.n_rows().min(first + step);
+            let band = columns::count_band(&self.directory, spans, rows, n_cols)?;
+            let in_band = |rect: &PixelRect| band.rows.contains(&rect.row);
+            for rect in tiles(grid).filter(in_band) {
+                let index = [(rect.row / TILE) as usize, (rect.col / TILE) as usize];
+                let cut = |to_bytes: &dyn Fn(usize) -> [u8; 4], padded: &mut Vec<u8>| {
+                    padded.clear();
+                    padded.resize(tile * tile * 4, 0);
+                    for r in 0..rect.n_rows as usize {
+                        let row = (rect.row - band.rows.start) as usize + r;
+                        for c in 0..rect.n_cols as usize {
+                            let pixel = row * n_cols as usize + rect.col as usize + c;
+                            let at = 4 * (r * tile + c);
+                            padded[at..at + 4].copy_from_slice(&to_bytes(pixel));
+                        }
+                    }
+                };
+                cut(&|pixel| band.visits[pixel].to_le_bytes(), &mut padded);
+                visits.write_chunk(&index, &padded)?;
+                cut(
+                    &|pixel| (band.electrons[pixel] * per_electron).to_le_bytes(),
+                    &mut padded,
+                );
+                dose.write_chunk(&index, &padded)?;
+            }
+        }
+        let shape = [grid.n_rows() as usize, n_cols as usize];
+        visits.close(&shape)?;
+        dose.close(&shape)
+    }
+
+    /// Axes and metadata of the signal `name`.
+    fn describe(
+        &self,
+        name: &str,
+        unit: &str,
+        detector: Option<&DetectorName>,
+        summary: &SampleSummary,
+    ) -> Result<(), Error> {
+        let experiments = self.directory.join(EXPERIMENTS);
+        group(&experiments)?;
+        let signal = experiments.join(name);
+        group(&signal)?;
+        let mut axes = Vec::new();
+        if detector.is_some() && self.is_series() {
+            axes.push(Axis::time(
+                self.map_shape()[0],
+                summary.scan_ns,
+                self.header.plan.n_frames,
+            ));
+        }
+        axes.extend(metadata::plane_axes(&self.header.plan.field));
+        for (i, axis) in axes.iter().enumerate() {
+            let directory = signal.join(format!("axis-{i}"));
+            group(&directory)?;
+            write_attributes(&directory, &axis.attributes())?;
+        }
+        let tree = |value: Value| value.as_object().cloned().unwrap_or_default();
+        write_tree(
+            &signal.join("metadata"),
+            &tree(metadata::signal(&self.header, name, unit, detector)),
+        )?;
+        let beamwright = metadata::acquisition(&self.header, self.finish.as_ref(), summary);
+        write_tree(
+            &signal.join("original_metadata"),
+            &tree(json!({"beamwright": beamwright})),
+        )?;
+        Ok(())
+    }
+}
+
+fn add(summary: &mut SampleSummary, block: &SampleBlock) {
+    let n = block.len();
+    summary.n_samples += n as u64;
+    summary.electrons += block.electrons.iter(n).map(f64::from).sum::<f64>();
+    summary.electrons_outside += block.electrons_outside.iter(n).map(f64::from).sum::<f64>();
+    let span: u64 = (0..n)
+        .map(|i| u64::from(block.settle_ns.at(i)) + u64::from(block.dwell_ns.at(i)))
+        .sum();
+    summary.scan_ns = summary.scan_ns.max(block.t0_ns.saturating_add(span));
+}
+
+/// The rectangles of the chunks of `grid`, row by row.
+fn tiles(grid: Grid) -> impl Iterator<Item = PixelRect> {
+    (0..grid.n_rows())
+        .step_by(TILE as usize)
+        .flat_map(move |row| {
+            (0..grid.n_cols())
+                .step_by(TILE as usize)
+                .map(move |col| PixelRect {
+                    row,
+                    col,
+                    n_rows: TILE.min(grid.n_rows() - row),
+                    n_cols: TILE.min(grid.n_cols() - col),
+                })
+        })
+}
+
+fn pad(plane: &[f32], rect: PixelRect, padded: &mut Vec<u8>) -> Result<(), Error> {
+    if plane.len() as u64 != rect.n_pixels() {
+        return Err(Invalid::new(
+            "tile",
+            format!("{} values", plane.len()),
+            format!("{} values", rect.n_pixels()),
+        )
+        .into());
+    }
+    let tile = TILE as usize;
+    padded.clear();
+    padded.resize(tile * tile * 4, 0);
+    for (row, values) in plane.chunks(rect.n_cols as usize).enumerate() {
+        for (col, value) in values.iter().enumerate() {
+            let at = 4 * (row * tile + col);
+            padded[at..at + 4].copy_from_slice(&value.to_le_bytes());
+        }
+    }
+    Ok(())
+}
