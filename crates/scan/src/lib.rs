@@ -3,8 +3,9 @@
 //! [`policy`] makes the [`Policy`] of a plan; [`predict_time`] says what it will cost. Patterns are generated
 //! batch by batch and never stored as a whole: what is held is one band of rows, whatever the grid and the
 //! fraction. The set of pixels of a frame depends on the seed, the frame and the pattern alone; the visiting
-//! order only arranges it. Everything random is seeded and replays exactly. Pure computation: no I/O, no clock.
+//! order only arranges it. [`CoilPredictor`] says where lagging coils really carried the beam. Everything random is seeded and replays exactly. Pure computation: no I/O, no clock.
 
+mod coil;
 mod error;
 mod fixed;
 mod list_file;
@@ -16,6 +17,7 @@ mod predict;
 mod random;
 mod tour;
 
+pub use coil::{AxisCoil, CoilModel, CoilPredictor, PredictedPath};
 pub use error::Error;
 pub use fixed::{SPOT_DWELL_MAX_NS, policy};
 pub use list_file::{list_from_csv, list_from_npy};

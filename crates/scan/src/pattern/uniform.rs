@@ -68,7 +68,7 @@ impl Uniform {
                 .map(|band| strata.first_row(band))
                 .collect(),
             runs: Vec::with_capacity(2 * strata.n_bands as usize + 1),
-            runs_per_position: (2 * u64::from(strata.n_bands) << 32) / strata.n,
+            runs_per_position: ((2 * u64::from(strata.n_bands)) << 32) / strata.n,
             shapes: [low, high].map(|height| BandShape::new(height, grid.n_cols())),
             bits: if words <= 4 * strata.n_places_max() as u64 {
                 vec![0; words as usize]
