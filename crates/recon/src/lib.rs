@@ -6,6 +6,7 @@
 //! A value is *events per incident electron*: the events of a sample divided by the electrons incident during
 //! its dwell. Places are `[row, column]` px of the grid; pixel centres are integers.
 
+pub mod calibrate;
 mod error;
 mod fit;
 mod fourier;

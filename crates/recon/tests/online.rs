@@ -1,4 +1,5 @@
 //! The tile estimators through the public seam.
+#![allow(clippy::unwrap_used, reason = "a test that cannot go on has failed")]
 
 mod support;
 
@@ -104,7 +105,7 @@ fn the_result_depends_neither_on_threads_nor_on_instructions_nor_on_blocks() {
     let parts = cut_block(&whole, 100);
     for estimator in [Estimator::Kriging, Estimator::Kernel] {
         let base = setup(specimen.grid(), estimator, &[COUNTING]);
-        let first = finished(recon::new(&base).unwrap(), &[whole.clone()]);
+        let first = finished(recon::new(&base).unwrap(), std::slice::from_ref(&whole));
         let one_thread = recon::Setup {
             n_threads: 1,
             kernel: Kernel::Baseline,

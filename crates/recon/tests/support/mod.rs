@@ -1,5 +1,10 @@
 //! Specimens, patterns and blocks for the tests.
-#![allow(dead_code, unreachable_pub, reason = "each test binary uses a part")]
+#![allow(
+    dead_code,
+    unreachable_pub,
+    clippy::unwrap_used,
+    reason = "each test binary uses a part"
+)]
 
 use domain::{DetectorName, Estimator, Grid, PerPosition, SampleBlock, SampleFlags, Signal};
 use recon::{DetectorSetup, Kernel, Noise, Setup};
