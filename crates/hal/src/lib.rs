@@ -43,5 +43,5 @@ pub use registry::{Factory, Registry};
 pub use setup::{DetectorSetup, Setup};
 pub use synchroniser::{Match, Synchroniser};
 pub use transform::{PositionTransform, TickScale};
-pub use transport::{Duplex, Sink, Source, memory_duplex};
+pub use transport::{Duplex, Sink, Source, descriptor_duplex, memory_duplex};
 pub use uri::Uri;

@@ -8,6 +8,7 @@ mod memory;
 mod socket;
 mod terminal;
 
+pub use descriptor::descriptor_duplex;
 pub use memory::memory_duplex;
 pub(crate) use socket::{open_tcp, open_unix};
 pub(crate) use terminal::open_terminal;

@@ -1,6 +1,6 @@
 //! Both halves of anything that is a file descriptor, set to non-blocking.
 
-use super::{Sink, Source};
+use super::{Duplex, Sink, Source};
 use rustix::event::{PollFd, PollFlags, Timespec, poll};
 use rustix::io::Errno;
 use std::io;
@@ -9,6 +9,16 @@ use std::time::Duration;
 
 pub(super) struct DescriptorSource(pub(super) OwnedFd);
 pub(super) struct DescriptorSink(pub(super) OwnedFd);
+
+/// A transport over an open stream (accepted socket, terminal), which is set to non-blocking.
+pub fn descriptor_duplex(stream: OwnedFd) -> io::Result<Duplex> {
+    rustix::io::ioctl_fionbio(&stream, true)?;
+    let reading = stream.try_clone()?;
+    Ok((
+        Box::new(DescriptorSource(reading)),
+        Box::new(DescriptorSink(stream)),
+    ))
+}
 
 impl Source for DescriptorSource {
     fn read(&mut self, buffer: &mut [u8], timeout: Duration) -> io::Result<usize> {
