@@ -109,7 +109,7 @@ impl Device {
             .fault(TripCause::Reset, &mut self.microscope, &mut self.output);
         self.controller = Self::power_up(&self.capabilities);
         self.decoder.reset();
-        self.output.clear();
+        self.output.restart();
         self.controller
             .advance(now, &mut self.microscope, &mut self.output);
     }
@@ -268,6 +268,12 @@ impl Output {
         if self.start == self.end {
             self.clear();
         }
+    }
+
+    /// Forgets what was not sent, and ends the packet that may be half sent.
+    fn restart(&mut self) {
+        self.bytes[0] = 0;
+        (self.start, self.end) = (0, 1);
     }
 
     const fn clear(&mut self) {

@@ -4,7 +4,6 @@
 //! driver, protocol and framing are those of every other link; only the bytes go through memory.
 
 use std::sync::Arc;
-use std::sync::atomic::AtomicBool;
 
 use domain::Invalid;
 use hal::{ScanController, Setup, Uri, connect, memory_duplex};
@@ -12,7 +11,7 @@ use hal::{ScanController, Setup, Uri, connect, memory_duplex};
 use crate::Error;
 use crate::pace::{Pace, Speed};
 use crate::scene::{Scene, informed};
-use crate::serve::serve;
+use crate::serve::{Signals, serve};
 
 const KEYS: [&str; 8] = [
     "instrument",
@@ -92,7 +91,7 @@ fn open(uri: &Uri, setup: &Setup) -> Result<Box<dyn ScanController>, hal::Error>
     let run = move || {
         let mut pace = Pace::new(&device, clock, speed);
         // The link is memory: it only ends, when the host drops its end, and the device with it.
-        let _ended = serve(&mut device, far, &mut pace, &AtomicBool::new(false));
+        let _ended = serve(&mut device, far, &mut pace, &Signals::default());
     };
     let spawned = std::thread::Builder::new()
         .name("simulator".into())

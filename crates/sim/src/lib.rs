@@ -15,6 +15,7 @@ mod damage;
 mod device;
 mod driver;
 mod error;
+mod faults;
 mod instrument;
 mod lockstep;
 mod microscope;
@@ -30,6 +31,7 @@ mod wander;
 pub use device::Device;
 pub use driver::{parse, register};
 pub use error::Error;
+pub use faults::{FaultCounts, FaultRates, FaultyLine};
 pub use instrument::{
     Blanker, BlankerKind, Coil, Coils, Damage, Deflection, Detector, Drift, Electronics,
     Instrument, LineNoise, Probe,
@@ -37,6 +39,7 @@ pub use instrument::{
 pub use lockstep::Lockstep;
 pub use microscope::{Microscope, Truth};
 pub use pace::{Lag, Pace, Speed};
+pub use random::chance;
 pub use scene::{Scene, informed};
-pub use serve::serve;
+pub use serve::{Signals, serve};
 pub use specimen::{Image, LoadOptions, Plane, Specimen};

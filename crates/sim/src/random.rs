@@ -11,6 +11,12 @@ const fn mix(mut z: u64) -> u64 {
     z ^ (z >> 31)
 }
 
+/// A uniform number in (0, 1), the first of stream `stream` of event `counter` under `seed`: for scripted faults.
+#[must_use]
+pub fn chance(seed: u64, stream: u64, counter: u64) -> f64 {
+    Draws::new(seed, stream, counter).uniform()
+}
+
 /// A stream of draws.
 #[derive(Debug, Clone, Copy)]
 pub(crate) struct Draws {
