@@ -45,7 +45,7 @@ fn rate(preset: &str, specimen: Specimen, dwell_ticks: u32, rounds: u64) -> f64 
         ]
     };
     let bytes: Vec<u8> = (0..N)
-        .flat_map(|i| code(i).map(u16::to_le_bytes))
+        .flat_map(|i| code(i).map(wire::whitened))
         .flatten()
         .collect();
     let points = Points::read(&bytes).unwrap();

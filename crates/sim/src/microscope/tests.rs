@@ -14,7 +14,7 @@ fn bytes(points: &[[u16; 2]]) -> Vec<u8> {
     points
         .iter()
         .flatten()
-        .flat_map(|c| c.to_le_bytes())
+        .flat_map(|&c| wire::whitened(c))
         .collect()
 }
 
