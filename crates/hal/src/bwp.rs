@@ -248,8 +248,7 @@ impl LinkCore {
             hand_over: None,
             n_broken_packets: 0,
         };
-        // Ends whatever half a packet a former host left on the line.
-        link.outgoing.push_terminator();
+        // The terminator ahead of the blank ends whatever half a packet a former host left on the line.
         link.urgent.blank = true;
         link.urgent.hello = true;
         Ok(Self {
@@ -417,5 +416,4 @@ fn hal_arming(arming: wire::Arming) -> Arming {
 }
 
 #[cfg(test)]
-#[path = "bwp/tests.rs"]
 mod tests;

@@ -358,5 +358,4 @@ fn largest_scale(fits: impl Fn(f64) -> bool) -> f64 {
 }
 
 #[cfg(test)]
-#[path = "calibration/tests.rs"]
 mod tests;

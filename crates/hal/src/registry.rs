@@ -129,5 +129,4 @@ fn link_error(uri: &Uri, source: io::Error) -> Error {
 }
 
 #[cfg(test)]
-#[path = "registry/tests.rs"]
 mod tests;

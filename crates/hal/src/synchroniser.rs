@@ -228,5 +228,4 @@ impl Synchroniser {
 }
 
 #[cfg(test)]
-#[path = "synchroniser/tests.rs"]
 mod tests;

@@ -172,5 +172,4 @@ impl TickScale {
 }
 
 #[cfg(test)]
-#[path = "transform/tests.rs"]
 mod tests;

@@ -20,6 +20,7 @@ impl Device {
         said: &wire::Capabilities,
         setup: &Setup,
     ) -> Result<Self, Invalid> {
+        check_wiring(&setup.electrical, said)?;
         let scale = TickScale::from_hertz(f64::from(said.tick_hz))?;
         let ns = |ticks: u32| u32::try_from(scale.ns(u64::from(ticks))).unwrap_or(u32::MAX);
         let blanker = worse(kind(said.blanker.kind), setup.electrical.blanker.kind);
@@ -42,7 +43,7 @@ impl Device {
             return_samples: said.return_samples,
             has_watchdog: true,
             has_dose_counter: true,
-            cannot: cannot(said.cannot, blanker, &setup.electrical, said),
+            cannot: cannot(said.cannot, blanker, &setup.electrical),
         };
         Ok(Self {
             wire: said.clone(),
@@ -160,22 +161,59 @@ fn detectors(said: &wire::Capabilities, setup: &Setup) -> Result<Vec<Detector>, 
     if detectors.is_empty() {
         return Err(Invalid::new("controller.detectors", 0, "at least one"));
     }
-    for known in &setup.detectors {
-        if !detectors.iter().any(|d| d.name == known.name) {
+    let wired = setup
+        .electrical
+        .adc
+        .iter()
+        .map(|a| ("electrical.adc.detector", &a.detector));
+    let known = setup.detectors.iter().map(|d| ("detectors.name", &d.name));
+    for (field, name) in known.chain(wired) {
+        if !detectors.iter().any(|d| d.name == *name) {
             let names: Vec<_> = detectors.iter().map(|d| d.name.as_str()).collect();
             let allowed = format!("a detector of this controller: {}", names.join(", "));
-            return Err(Invalid::new("detectors.name", &known.name, allowed));
+            return Err(Invalid::new(field, name, allowed));
         }
     }
     Ok(detectors)
 }
 
-fn cannot(
-    limits: Limits,
-    blanker: BlankerKind,
-    electrical: &Electrical,
-    said: &wire::Capabilities,
-) -> Vec<String> {
+/// Refuses what is wired and cannot be obeyed: an interlock that nobody reads must not look like one.
+fn check_wiring(electrical: &Electrical, said: &wire::Capabilities) -> Result<(), Invalid> {
+    for trigger in &electrical.triggers {
+        if trigger.use_for != TriggerUse::Dwell {
+            let allowed = "Dwell; this protocol has no other lines";
+            let use_for = format!("{:?}", trigger.use_for);
+            return Err(Invalid::new(
+                "electrical.triggers.use_for",
+                use_for,
+                allowed,
+            ));
+        }
+        if trigger.polarity != Polarity::ActiveHigh {
+            let allowed = "ActiveHigh on this controller";
+            return Err(Invalid::new(
+                "electrical.triggers.polarity",
+                "ActiveLow",
+                allowed,
+            ));
+        }
+    }
+    match electrical.relay {
+        Some(_) if !said.has_external_scan_relay => Err(Invalid::new(
+            "electrical.relay",
+            "configured",
+            "none: this controller has no external-scan relay",
+        )),
+        Some(relay) if relay.polarity != Polarity::ActiveHigh => Err(Invalid::new(
+            "electrical.relay.polarity",
+            "ActiveLow",
+            "ActiveHigh on this controller",
+        )),
+        _ => Ok(()),
+    }
+}
+
+fn cannot(limits: Limits, blanker: BlankerKind, electrical: &Electrical) -> Vec<String> {
     let sentences = [
         (
             limits.contains(Limits::TIME_MAY_STRETCH),
@@ -201,10 +239,6 @@ fn cannot(
         (
             electrical.relay.is_some_and(|r| r.read_back_line.is_none()),
             "nothing reads the external-scan relay back",
-        ),
-        (
-            electrical.relay.is_some() && !said.has_external_scan_relay,
-            "the configured external-scan relay is not there",
         ),
     ];
     sentences

@@ -129,15 +129,13 @@ impl Outgoing {
         result.map(|_| ())
     }
 
-    /// Cuts off what is half written, so that the next byte begins a packet, and forgets urgent packets not yet begun.
+    /// Cuts off what is half written, by a terminator, so that the next byte begins a packet, and forgets urgent packets. Two
+    /// terminators in a row are silence.
     pub(super) fn preempt(&mut self) {
-        let is_cut = self.urgent_written > 0 || self.is_mid_packet();
         self.urgent.clear();
         self.urgent_written = 0;
         self.rewind_packet();
-        if is_cut {
-            self.urgent.push(0);
-        }
+        self.urgent.push(0);
     }
 
     /// Everything before `next_sequence` has arrived. Whether that is news; `None` if it was never sent.
@@ -245,7 +243,7 @@ impl Outgoing {
     }
 
     /// Ends the half-written packet of the bulk ahead of the urgent packets that wait.
-    pub(super) fn push_terminator(&mut self) {
+    fn push_terminator(&mut self) {
         if self.urgent_written == 0 {
             self.urgent.insert(0, 0);
         } else {
@@ -272,5 +270,4 @@ pub(super) fn is_before(a: u32, b: u32) -> bool {
 }
 
 #[cfg(test)]
-#[path = "outgoing/tests.rs"]
 mod tests;

@@ -477,5 +477,4 @@ fn wire_flags(flags: domain::PositionFlags) -> PositionFlags {
 }
 
 #[cfg(test)]
-#[path = "staging/tests.rs"]
 mod tests;
