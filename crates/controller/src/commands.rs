@@ -119,6 +119,13 @@ impl<M: Memory, H: Hardware, O: Outbox> Handler for Turn<'_, M, H, O> {
         if !controller.is_external_scan {
             return Err(Refusal::NotExternalScan);
         }
+        if controller
+            .ring
+            .next_unsent(controller.memory.parts().blocks)
+            .is_some()
+        {
+            return Err(Refusal::QueueFull { free: 0 });
+        }
         let watchdog_ticks = u64::from(configuration.watchdog_ticks);
         if controller
             .heartbeat_at

@@ -76,7 +76,7 @@ impl<M: Memory> Controller<M> {
         }
         while let Some((block, was_sent)) = self.ring.next_unsent(self.memory.parts().blocks) {
             if !self.send_block(&block, was_sent, outbox) {
-                return;
+                break;
             }
             self.ring.sent();
         }

@@ -105,7 +105,8 @@ impl Configuration {
 
 /// Allows positions under the header's arming, whose counter must be above every earlier one of the session.
 /// Refused without a fresh heartbeat, without a configuration, while tripped, and while armed.
-/// Empties the return ring: what the host has not fetched of the arming before is gone.
+/// Empties the return ring: what was sent of the arming before can no longer be replayed. As long as something of it is still to be
+/// sent, the arm is refused as [`crate::Refusal::QueueFull`], to be sent again.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
 pub struct Arm {
     /// Index that the first position will have.

@@ -485,3 +485,29 @@ fn unknown_and_malformed_commands_are_answered() {
     assert_eq!(send(0x81, 0, &[]), (Some(Refusal::UnknownType), 4));
     assert_eq!(send(0x24, 0, &[]), (Some(Refusal::Malformed), 4));
 }
+
+#[test]
+fn arms_only_when_everything_of_the_arming_before_was_sent() {
+    let mut rig = Rig::armed(configuration(), ARM);
+    rig.uniform(20, timing(0, 10, PLAIN));
+    rig.send(&Command::Disarm);
+    rig.outbox.room = 100;
+    rig.advance_to(1000);
+    rig.heartbeat();
+    assert_eq!(
+        rig.outcomes(0, |_| timing(0, 10, PLAIN)).len(),
+        0,
+        "no room for the block"
+    );
+    rig.outbox.room = 1 << 20;
+    rig.arming += 1;
+    rig.send(&Command::Arm(ARM));
+    assert_eq!(rig.refusal(), Some(Refusal::QueueFull { free: 0 }));
+    assert_eq!(rig.outcomes(0, |_| timing(0, 10, PLAIN)).len(), 20);
+    rig.sequence -= 1;
+    rig.send(&Command::Arm(ARM));
+    assert_eq!(
+        rig.controller.state(),
+        State::Hold(wire::HoldCause::QueueEmpty)
+    );
+}
