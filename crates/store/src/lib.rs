@@ -12,6 +12,8 @@ mod error;
 #[cfg(test)]
 mod fixtures;
 mod journal;
+mod npy;
+mod picture;
 mod record;
 mod zarr;
 
@@ -29,6 +31,11 @@ pub use error::Error;
 pub use journal::{
     DiskFile, Fault, JournalFile, JournalIndex, JournalReader, Recorder, RecorderSettings,
     SampleReader, ScriptedFile, Syncer, Tail,
+};
+pub use npy::{NpyArray, NpyValues, write_npy_f32};
+pub use picture::{
+    ColourMap, DisplayRange, Figure, Panel, Picture, Plane, ansi_picture, plain_picture, write_png,
+    write_png_gray16, write_tiff_f32, write_tiff_u8, write_tiff_u16,
 };
 pub use record::{
     ArmingId, BatchRecord, BlockRecord, Command, Decider, Event, Finish, FinishReason, GapRecord,

@@ -210,14 +210,26 @@ fn each_len<T>(values: &PerPosition<T>) -> Option<usize> {
     }
 }
 
-/// Whether every value is a whole number from 0 to 65535 (and not −0).
+/// Added to a number from 0 to 65535, leaves its rounded value in the lowest bits of the sum.
+const WHOLE_SHIFT: f32 = 8_388_608.0;
+
+/// The whole number nearest to `v` where that is 0 to 65535; something larger for everything else, NaN included.
+const fn whole_bits(v: f32) -> u32 {
+    (v + WHOLE_SHIFT)
+        .to_bits()
+        .wrapping_sub(WHOLE_SHIFT.to_bits())
+}
+
+/// Whether every value is a whole number from 0 to 65535 (and not −0). Without an early exit, so that it is vectorised.
 fn are_whole(values: &[f32]) -> bool {
-    let differing = values.iter().fold(0, |bits, v| {
-        // Within the range the conversion is exact; outside it saturates, and the bits differ.
-        let whole = (*v).clamp(0.0, 65_535.0) as i32;
-        bits | ((whole as f32).to_bits() ^ v.to_bits())
+    let (beyond, differing) = values.iter().fold((0, 0), |(beyond, differing), v| {
+        let rounded = (v + WHOLE_SHIFT) - WHOLE_SHIFT;
+        (
+            beyond | whole_bits(*v),
+            differing | (rounded.to_bits() ^ v.to_bits()),
+        )
     });
-    differing == 0
+    beyond <= 0xffff && differing == 0
 }
 
 fn put_places(buffer: &mut Vec<u8>, values: &[f32], whole: bool) {
@@ -226,7 +238,7 @@ fn put_places(buffer: &mut Vec<u8>, values: &[f32], whole: bool) {
         buffer.resize(start + 2 * values.len(), 0);
         let (places, _) = buffer[start..].as_chunks_mut::<2>();
         for (place, value) in places.iter_mut().zip(values) {
-            *place = (*value as i32 as u16).to_le_bytes();
+            *place = (whole_bits(*value) as u16).to_le_bytes();
         }
     } else {
         put_f32(buffer, values);
@@ -439,4 +451,37 @@ fn put_gap(b: &mut Vec<u8>, record: &GapRecord) {
     put_u32(b, &[record.arming.session, record.arming.counter]);
     let cause = GAP_CAUSES.iter().find(|(_, c)| *c == record.gap.cause);
     b.push(cause.expect("every cause has a code").0);
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn whole_numbers_are_told_from_all_others() {
+        for v in (0..=65_535_u16).step_by(7).chain([65_535]) {
+            assert!(are_whole(&[f32::from(v)]), "{v}");
+            assert_eq!(whole_bits(f32::from(v)), u32::from(v));
+        }
+        let others = [
+            -0.0,
+            0.5,
+            -1.0,
+            65_535.5,
+            65_536.0,
+            131_072.0,
+            8_388_608.0,
+            1e30,
+            -1e30,
+            1e-30,
+            f32::NAN,
+            -f32::NAN,
+            f32::INFINITY,
+            f32::NEG_INFINITY,
+            f32::MIN_POSITIVE,
+        ];
+        for v in others {
+            assert!(!are_whole(&[0.0, v, 3.0]), "{v}");
+        }
+    }
 }
