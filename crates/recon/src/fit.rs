@@ -168,7 +168,6 @@ impl FitJob {
                 let margin = self.method.margin(map, tile, candidate.length);
                 s.window
                     .gather(map, &fits, tile, margin, self.method.most());
-                let each = |d, left| found.push((d, left));
                 match self.method {
                     Method::Kriging => {
                         kriging::leave_one_out(
@@ -176,7 +175,7 @@ impl FitJob {
                             &fits,
                             candidate.length,
                             &mut s.kriging,
-                            each,
+                            |d, _, left| found.push((d, left)),
                         );
                     }
                     Method::Simple(how) => {
@@ -186,7 +185,7 @@ impl FitJob {
                             &fits,
                             candidate.length,
                             &mut s.weights,
-                            each,
+                            |d, left| found.push((d, left)),
                         );
                     }
                 }
@@ -256,7 +255,7 @@ fn with_unknown(fits: &[DetectorFit], unknown: f64) -> Vec<DetectorFit> {
 /// Where the signal's error shows through the noise, 90 % of the left-out values shall lie in their intervals. Where
 /// noise dominates, that count says little (counts are whole numbers), and the mean square is compared instead, shrunk
 /// towards 1 by what is not known of it.
-fn calibration(left_out: &[LeftOut]) -> f64 {
+pub(crate) fn calibration(left_out: &[LeftOut]) -> f64 {
     let n = left_out.len() as f64;
     let mean = |f: fn(&LeftOut) -> f64| left_out.iter().map(f).sum::<f64>() / n;
     let (variance, noise) = (mean(|l| l.variance), mean(|l| l.noise));

@@ -115,14 +115,14 @@ pub(crate) fn solve_tile(
     }
 }
 
-/// Leave-one-out predictions of the samples inside the tile, appended per detector.
+/// Leave-one-out predictions of the samples inside the tile, given as (detector, index in the window, prediction).
 #[inline(always)]
 pub(crate) fn leave_one_out(
     window: &Window,
     fits: &[DetectorFit],
     length: f64,
     s: &mut Scratch,
-    mut each: impl FnMut(usize, LeftOut),
+    mut each: impl FnMut(usize, usize, LeftOut),
 ) {
     let n = window.len();
     if n < 3 {
@@ -156,9 +156,7 @@ pub(crate) fn leave_one_out(
             if precision > 0.0 {
                 let noise = window.noise[d][i];
                 let total = variance / precision;
-                each(
-                    d,
-                    LeftOut {
+                each(d, i, LeftOut {
                         error: s.alpha[i] / precision,
                         variance: (total - noise).max(0.01 * NUGGET * variance),
                         noise,
@@ -515,7 +513,7 @@ mod tests {
             &[fit()],
             LENGTH,
             &mut Scratch::default(),
-            |_, l| found.push(l),
+            |_, _, l| found.push(l),
         );
         let inside: Vec<usize> = (0..window.len())
             .filter(|&i| {

@@ -120,8 +120,7 @@ impl Reconstructor for Large {
                         if c < of.col + of.n_cols && rect.contains(r, c) {
                             let at = ((r - rect.row) * rect.n_cols + c - rect.col) as usize;
                             mean[at] = out.mean[d][k as usize];
-                            let scale = fit.detectors[d].scale as f32;
-                            uncertainty[at] = out.variance[d][k as usize].sqrt() * scale;
+                            uncertainty[at] = out.variance[d][k as usize].sqrt();
                         }
                     }
                 }

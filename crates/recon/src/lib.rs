@@ -10,6 +10,7 @@ pub mod calibrate;
 mod error;
 mod fit;
 mod fourier;
+mod gmm;
 mod kriging;
 mod large;
 mod linalg;

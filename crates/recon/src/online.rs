@@ -6,6 +6,7 @@
 //! only when they change. A coarse picture from block means stands wherever no tile has been solved yet.
 
 use crate::fit::{COST, Fit, FitJob, Method, Scratch};
+use crate::gmm::{self, Frame, Trained, Trainer};
 use crate::kriging::{self, TileOut};
 use crate::samples::{SampleMap, TILE};
 use crate::simple;
@@ -49,7 +50,7 @@ impl Workers {
         })
     }
 
-    /// Solves `tiles`, in their order.
+    /// Solves `tiles`, in their order; variances are recalibrated.
     pub(crate) fn solve(
         &self,
         map: &SampleMap,
@@ -89,6 +90,10 @@ impl Workers {
                         )
                     },
                 ),
+            }
+            for (variance, fit) in out.variance.iter_mut().zip(&fit.detectors) {
+                let scale2 = (fit.scale * fit.scale) as f32;
+                variance.iter_mut().for_each(|v| *v *= scale2);
             }
             (out, margin)
         };
@@ -151,7 +156,32 @@ pub(crate) struct Online {
     dirty_revision: bool,
     changed: Vec<bool>,
     residuals: Vec<Vec<f32>>,
+    mixture: Option<Mixture>,
 }
+
+/// The patch mixture beside kriging.
+struct Mixture {
+    /// Use it whatever the held-out samples say.
+    always: bool,
+    /// `[detector]`
+    trained: Vec<Option<Trained>>,
+    /// The training under way, detectors one after the other.
+    trainer: Option<(usize, Trainer)>,
+    /// Visited pixels when the last training started.
+    trained_at: u64,
+    /// Units of work done beyond the quota.
+    debt: u64,
+    stride: usize,
+}
+
+/// A new training is due when there are this many times more visited pixels.
+const RETRAIN: f64 = 1.4;
+/// Least number of visited pixels for a training.
+const TRAINABLE: u64 = 300;
+/// Distance of patches while live, and at the end, px.
+const STRIDES: [usize; 2] = [4, 2];
+/// Members of less weight are left out.
+const LEAST_WEIGHT: f64 = 0.02;
 
 impl Online {
     /// For a grid that may be coarser than the setup's.
@@ -194,7 +224,81 @@ impl Online {
             dirty_revision: false,
             changed: vec![false; n_tiles],
             residuals: vec![Vec::new(); n_detectors],
+            mixture: None,
         })
+    }
+
+    /// Adds the patch mixture: weighed by held-out samples, or `always`.
+    pub(crate) fn with_mixture(mut self, always: bool) -> Self {
+        if self.map.n_rows.min(self.map.n_cols) >= 2 * gmm::SIDE {
+            self.mixture = Some(Mixture {
+                always,
+                trained: (0..self.map.n_detectors()).map(|_| None).collect(),
+                trainer: None,
+                trained_at: 0,
+                debt: 0,
+                stride: STRIDES[0],
+            });
+        }
+        self
+    }
+
+    /// Trains for at most about `quota` units; returns the units used, debt of earlier turns included.
+    fn train(&mut self, quota: u64) -> u64 {
+        let (Some(mixture), Some(fit)) = (&mut self.mixture, &self.fit) else { return 0 };
+        let paid = mixture.debt.min(quota);
+        mixture.debt -= paid;
+        let mut used = paid;
+        let mut renewed = false;
+        while used < quota {
+            let due = self.map.n_visited >= TRAINABLE
+                && self.map.n_visited as f64 >= RETRAIN * mixture.trained_at as f64;
+            if mixture.trainer.is_none() && due {
+                mixture.trained_at = self.map.n_visited;
+                mixture.trainer = Some((0, Trainer::new(0, fit, None, self.setup.seed)));
+            }
+            let Some((d, trainer)) = &mut mixture.trainer else { break };
+            let (cost, trained) = trainer.step(&self.map, &self.planes.mean[*d], &self.workers);
+            used += cost;
+            if let Some(trained) = trained {
+                let d = *d;
+                mixture.trained[d] = Some(trained);
+                renewed = true;
+                let next = d + 1;
+                mixture.trainer = (next < self.map.n_detectors())
+                    .then(|| (next, Trainer::new(next, fit, None, self.setup.seed)));
+            }
+        }
+        mixture.debt += used.saturating_sub(quota);
+        if renewed {
+            self.reach = self.reach.max(gmm::SIDE);
+            self.dirty_everything();
+        }
+        used.min(quota)
+    }
+
+    /// Blends the mixture into what kriging found for `tiles`.
+    fn blend(&self, tiles: &[usize], solved: &mut [(TileOut, usize)]) {
+        let Some(mixture) = &self.mixture else { return };
+        for (d, trained) in mixture.trained.iter().enumerate() {
+            let Some(trained) = trained else { continue };
+            let weight = if mixture.always { 1.0 } else { trained.weight };
+            if weight < LEAST_WEIGHT {
+                continue;
+            }
+            let frame = Frame { map: &self.map, fit: &trained.fit, detector: d, hold_out: None };
+            let (mean, unit) = frame.units();
+            let found = gmm::solve_tiles(&frame, &trained.model, tiles, mixture.stride, &self.workers);
+            let (own, other) = (weight as f32, 1.0 - weight as f32);
+            let amplitude = (unit * unit * trained.scale * trained.scale) as f32;
+            for ((out, _), (means, variances)) in solved.iter_mut().zip(&found) {
+                for k in 0..kriging::AREA {
+                    let value = mean as f32 + unit as f32 * means[k];
+                    out.mean[d][k] = own * value + other * out.mean[d][k];
+                    out.variance[d][k] = own * amplitude * variances[k] + other * out.variance[d][k];
+                }
+            }
+        }
     }
 
     /// Bytes held at most for `n_pixels` and so many detectors and threads.
@@ -278,22 +382,7 @@ impl Online {
     }
 
     fn take_fit(&mut self, fit: Fit) {
-        let same_length = self
-            .fit
-            .as_ref()
-            .is_some_and(|old| old.length == fit.length);
-        if let (true, Some(old)) = (same_length, &self.fit) {
-            for (d, (new, old)) in fit.detectors.iter().zip(&old.detectors).enumerate() {
-                let ratio = (new.scale / old.scale) as f32;
-                if (ratio - 1.0).abs() > 1e-6 {
-                    for u in Arc::make_mut(&mut self.planes.uncertainty[d]) {
-                        *u *= ratio;
-                    }
-                }
-            }
-        } else {
-            self.dirty_everything();
-        }
+        self.dirty_everything();
         self.fit = Some(fit);
         self.dirty_revision = true;
     }
@@ -336,7 +425,8 @@ impl Online {
                 .min(self.queue.len())
                 .min(usize::try_from(quota).unwrap_or(CHUNK));
             let tiles: Vec<usize> = self.queue.drain(..n).map(|t| t as usize).collect();
-            let solved = self.workers.solve(&self.map, &fit, self.method, &tiles);
+            let mut solved = self.workers.solve(&self.map, &fit, self.method, &tiles);
+            self.blend(&tiles, &mut solved);
             for (&tile, (out, margin)) in tiles.iter().zip(&solved) {
                 self.queued[tile] = false;
                 self.reach = self.reach.max(*margin);
@@ -370,9 +460,8 @@ impl Online {
             let mean = Arc::make_mut(&mut planes.mean[d]);
             let uncertainty = Arc::make_mut(&mut planes.uncertainty[d]);
             let noise = Arc::make_mut(&mut planes.expected_noise[d]);
-            let scale2 = (detector.scale * detector.scale) as f32;
             for (pixel, k) in pixels_of(&self.map, rect).zip(lanes_of(rect)) {
-                let variance = out.variance[d][k] * scale2;
+                let variance = out.variance[d][k];
                 mean[pixel] = out.mean[d][k];
                 uncertainty[pixel] = variance.sqrt();
                 let per_electron =
@@ -463,7 +552,17 @@ impl Reconstructor for Online {
             return WorkQuota(0);
         };
         self.fill_coarse();
-        WorkQuota(self.solve_queued(left))
+        let mut left = self.solve_queued(left);
+        if self.mixture.is_some() && self.n_unsolved == 0 {
+            while left > 0 {
+                let used = self.train(left);
+                left = self.solve_queued(left - used);
+                if used == 0 {
+                    break;
+                }
+            }
+        }
+        WorkQuota(left)
     }
 
     fn finish(&mut self) {
@@ -515,11 +614,10 @@ impl Reconstructor for Online {
     }
 
     fn memory_bytes(&self) -> usize {
-        Self::bytes(
-            self.map.electrons.len(),
-            self.map.n_detectors(),
-            self.workers.n_threads,
-        )
+        let n_detectors = self.map.n_detectors();
+        let models = (n_detectors + 4) * gmm::Model::BYTES + (8 << 20);
+        Self::bytes(self.map.electrons.len(), n_detectors, self.workers.n_threads)
+            + self.mixture.as_ref().map_or(0, |_| models)
     }
 }
 

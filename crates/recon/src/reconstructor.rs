@@ -55,7 +55,12 @@ pub fn new(setup: &Setup) -> Result<Box<dyn Reconstructor>, Error> {
     if setup.grid.n_rows().max(setup.grid.n_cols()) > LARGEST_PLANE {
         Ok(Box::new(Large::new(setup, method)?))
     } else {
-        Ok(Box::new(Online::new(setup, setup.grid, method)?))
+        let online = Online::new(setup, setup.grid, method)?;
+        Ok(Box::new(match setup.estimator {
+            Estimator::Auto => online.with_mixture(false),
+            Estimator::Gmm => online.with_mixture(true),
+            _ => online,
+        }))
     }
 }
 
@@ -64,8 +69,8 @@ fn method_of(estimator: Estimator) -> Result<Method, Error> {
         Estimator::Nearest => Some(Method::Simple(Simple::Nearest)),
         Estimator::Natural => Some(Method::Simple(Simple::Natural)),
         Estimator::Kernel => Some(Method::Simple(Simple::Kernel)),
-        Estimator::Kriging | Estimator::Auto => Some(Method::Kriging),
-        Estimator::Gmm | Estimator::Gp | Estimator::Bpfa => None,
+        Estimator::Kriging | Estimator::Gmm | Estimator::Auto => Some(Method::Kriging),
+        Estimator::Gp | Estimator::Bpfa => None,
     };
     method(estimator).ok_or_else(|| {
         let available = Estimator::ALL.into_iter().filter(|&e| method(e).is_some());

@@ -1,0 +1,321 @@
+//! In-situ patch mixture of Gaussians: a model of 12×12 patches learned from the frame itself.
+//!
+//! `x ~ Σ π_k N(μ_k, S_k)`, observed pixels `y_o = x_o + n` (Yu, Sapiro & Mallat 2012, piecewise linear estimators). The
+//! covariances are full and shrunk towards the kernel of kriging, `S_k = (scatter + ν v_k C)/(n_k + ν)`, which is what makes
+//! a model learned from a tenth of the pixels hold. Per patch only the observed pixels enter: the Cholesky factors of
+//! all components run side by side in SIMD lanes (layout `[i][j][k]`), the likeliest component wins, and its conditional mean
+//! and variance are averaged over overlapping patches with weights 1/variance.
+//!
+//! Units inside: the field's mean is 0 and its signal variance 1.
+
+mod train;
+
+pub(crate) use train::{Trained, Trainer};
+
+use crate::fit::Fit;
+use crate::kriging;
+use crate::online::Workers;
+use crate::samples::{SampleMap, TILE};
+use rayon::prelude::*;
+
+/// Side of a patch, px.
+pub(crate) const SIDE: usize = 12;
+/// Pixels of a patch.
+pub(crate) const AREA: usize = SIDE * SIDE;
+/// Components.
+pub(crate) const K: usize = 32;
+/// Most observed pixels used of one patch.
+const MOST: usize = 48;
+/// Added to the noise of every observed pixel.
+const NUGGET: f32 = 1e-5;
+
+/// A value per component.
+type Lanes = [f32; K];
+
+/// Parameters of the mixture.
+#[derive(Clone)]
+pub(crate) struct Model {
+    /// `[component][pixel]`
+    mean: Vec<[f32; AREA]>,
+    /// `[component][pixel][pixel]`
+    covariance: Vec<f32>,
+    log_weight: Lanes,
+    mean_lanes: Vec<Lanes>,
+    covariance_lanes: Vec<Lanes>,
+}
+
+impl Model {
+    fn new(mean: Vec<[f32; AREA]>, covariance: Vec<f32>, weight: &[f32; K]) -> Self {
+        let mean_lanes = (0..AREA).map(|p| std::array::from_fn(|k| mean[k][p])).collect();
+        let covariance_lanes =
+            (0..AREA * AREA).map(|p| std::array::from_fn(|k| covariance[k * AREA * AREA + p])).collect();
+        let log_weight = weight.map(|w| w.max(1e-6).ln());
+        Self { mean, covariance, log_weight, mean_lanes, covariance_lanes }
+    }
+
+    fn covariance_of(&self, k: usize) -> &[f32] {
+        &self.covariance[k * AREA * AREA..(k + 1) * AREA * AREA]
+    }
+
+    /// Bytes held.
+    pub(crate) const BYTES: usize = 2 * 4 * K * AREA * (AREA + 1);
+}
+
+/// The samples of one detector as the mixture sees them.
+pub(crate) struct Frame<'a> {
+    pub(crate) map: &'a SampleMap,
+    pub(crate) fit: &'a Fit,
+    pub(crate) detector: usize,
+    /// Seeds what is held out; `None`: nothing is.
+    pub(crate) hold_out: Option<u64>,
+}
+
+/// One in so many samples is held out.
+const HELD_OUT: u64 = 16;
+
+impl Frame<'_> {
+    /// Whether a sample is kept from training.
+    pub(crate) fn is_held_out(&self, pixel: usize) -> bool {
+        self.hold_out.is_some_and(|seed| {
+            let mut state = seed ^ (pixel as u64).wrapping_mul(0xD134_2543_DE82_EF95);
+            crate::fit::split_mix(&mut state).is_multiple_of(HELD_OUT)
+        })
+    }
+
+    /// Offset and scale of the values.
+    pub(crate) fn units(&self) -> (f64, f64) {
+        let fit = &self.fit.detectors[self.detector];
+        (fit.mean, fit.variance.sqrt())
+    }
+
+    /// Value and noise variance of a sample, in units of the model; `None` where there is none.
+    pub(crate) fn sample(&self, pixel: usize) -> Option<(f32, f32)> {
+        let value = self.map.value(self.detector, pixel)?;
+        let fit = &self.fit.detectors[self.detector];
+        let noise = fit.noise_per_electron(self.map, self.detector, pixel) / f64::from(self.map.electrons[pixel]);
+        let (mean, scale) = self.units();
+        Some((((f64::from(value) - mean) / scale) as f32, (noise / fit.variance) as f32))
+    }
+}
+
+/// Observed pixels of a patch, and scratch of one worker.
+#[derive(Default)]
+pub(crate) struct Patch {
+    /// Index of the pixel in the patch.
+    pixel: Vec<usize>,
+    value: Vec<f32>,
+    noise: Vec<f32>,
+    /// Cholesky factors of all components, lower triangle by rows.
+    factors: Vec<Lanes>,
+    inverse_pivots: Vec<Lanes>,
+    residuals: Vec<Lanes>,
+    /// `L⁻¹ S[o, ·]` of the winner, `[observed][pixel]`.
+    rows: Vec<[f32; AREA]>,
+}
+
+impl Patch {
+    /// Gathers the patch whose first pixel is `(row, col)`, without `skip` and without what is held out.
+    pub(crate) fn gather(&mut self, frame: &Frame, row: usize, col: usize, skip: Option<usize>) {
+        self.pixel.clear();
+        self.value.clear();
+        self.noise.clear();
+        let map = frame.map;
+        for r in 0..SIDE {
+            let first = (row + r) * map.n_cols + col;
+            for c in 0..SIDE {
+                let pixel = first + c;
+                if map.electrons[pixel] <= 0.0 || Some(pixel) == skip || frame.is_held_out(pixel) {
+                    continue;
+                }
+                if let Some((value, noise)) = frame.sample(pixel) {
+                    self.pixel.push(r * SIDE + c);
+                    self.value.push(value);
+                    self.noise.push(noise);
+                }
+            }
+        }
+        self.thin();
+    }
+
+    /// Keeps [`MOST`] samples, spread evenly.
+    fn thin(&mut self) {
+        let n = self.pixel.len();
+        if n > MOST {
+            for k in 0..MOST {
+                let i = k * n / MOST + (k * 7 % 3).min(n / MOST - 1);
+                self.pixel[k] = self.pixel[i];
+                self.value[k] = self.value[i];
+                self.noise[k] = self.noise[i];
+            }
+            self.pixel.truncate(MOST);
+            self.value.truncate(MOST);
+            self.noise.truncate(MOST);
+        }
+    }
+
+    /// The likeliest component.
+    #[inline(always)]
+    pub(crate) fn choose(&mut self, model: &Model) -> usize {
+        let n = self.pixel.len();
+        self.factors.resize(n * (n + 1) / 2, [0.0; K]);
+        self.inverse_pivots.resize(n, [0.0; K]);
+        self.residuals.resize(n, [0.0; K]);
+        let (mut square, mut log_det, mut product) = ([0.0f32; K], [0.0f64; K], [1.0f64; K]);
+        for i in 0..n {
+            let start = i * (i + 1) / 2;
+            let (done, row) = self.factors.split_at_mut(start);
+            let covariance = &model.covariance_lanes[self.pixel[i] * AREA..][..AREA];
+            for j in 0..i {
+                let mut acc = covariance[self.pixel[j]];
+                let other = &done[j * (j + 1) / 2..][..j];
+                for (a, b) in row[..j].iter().zip(other) {
+                    for k in 0..K {
+                        acc[k] -= a[k] * b[k];
+                    }
+                }
+                for k in 0..K {
+                    acc[k] *= self.inverse_pivots[j][k];
+                }
+                row[j] = acc;
+            }
+            let mut pivot = covariance[self.pixel[i]];
+            let mut residual: Lanes = std::array::from_fn(|k| self.value[i] - model.mean_lanes[self.pixel[i]][k]);
+            for k in 0..K {
+                pivot[k] += self.noise[i] + NUGGET;
+            }
+            for (a, z) in row[..i].iter().zip(&self.residuals) {
+                for k in 0..K {
+                    pivot[k] -= a[k] * a[k];
+                    residual[k] -= a[k] * z[k];
+                }
+            }
+            for k in 0..K {
+                let p = pivot[k].max(1e-7);
+                let inverse = 1.0 / p.sqrt();
+                residual[k] *= inverse;
+                square[k] += residual[k] * residual[k];
+                product[k] *= f64::from(p);
+                pivot[k] = inverse;
+            }
+            row[i] = pivot;
+            self.inverse_pivots[i] = pivot;
+            self.residuals[i] = residual;
+            if i % 16 == 15 || i + 1 == n {
+                for k in 0..K {
+                    log_det[k] += product[k].ln();
+                    product[k] = 1.0;
+                }
+            }
+        }
+        let score = |k: usize| f64::from(model.log_weight[k]) - 0.5 * (f64::from(square[k]) + log_det[k]);
+        (0..K).fold(0, |best, k| if score(k) > score(best) { k } else { best })
+    }
+
+    /// Conditional mean and variance of all pixels under component `k`, after [`Patch::choose`].
+    #[inline(always)]
+    pub(crate) fn condition(&mut self, model: &Model, k: usize, mean: &mut [f32; AREA], variance: &mut [f32; AREA]) {
+        let n = self.pixel.len();
+        let covariance = model.covariance_of(k);
+        *mean = model.mean[k];
+        for (p, v) in variance.iter_mut().enumerate() {
+            *v = covariance[p * AREA + p];
+        }
+        self.rows.resize(n.max(self.rows.len()), [0.0; AREA]);
+        for i in 0..n {
+            let (done, rest) = self.rows.split_at_mut(i);
+            let mut row = [0.0f32; AREA];
+            row.copy_from_slice(&covariance[self.pixel[i] * AREA..][..AREA]);
+            let factors = &self.factors[i * (i + 1) / 2..];
+            for (f, other) in factors[..i].iter().zip(done.iter()) {
+                let factor = f[k];
+                for p in 0..AREA {
+                    row[p] -= factor * other[p];
+                }
+            }
+            let (scale, z) = (self.inverse_pivots[i][k], self.residuals[i][k]);
+            for p in 0..AREA {
+                row[p] *= scale;
+                mean[p] += z * row[p];
+                variance[p] -= row[p] * row[p];
+            }
+            rest[0] = row;
+        }
+        for v in variance.iter_mut() {
+            *v = v.max(1e-6);
+        }
+    }
+}
+
+/// Rows (or columns) where patches start, so that every pixel is covered: multiples of `stride`, and the last.
+pub(crate) fn starts(n: usize, stride: usize) -> impl Iterator<Item = usize> {
+    let last = n - SIDE;
+    (0..last.div_ceil(stride)).map(move |i| i * stride).chain(std::iter::once(last))
+}
+
+/// Patches in flight.
+const CHUNK: usize = 512;
+
+/// Mean and variance of the pixels of `tiles`, in units of the model, from every patch that overlaps them.
+pub(crate) fn solve_tiles(
+    frame: &Frame,
+    model: &Model,
+    tiles: &[usize],
+    stride: usize,
+    workers: &Workers,
+) -> Vec<([f32; kriging::AREA], [f32; kriging::AREA])> {
+    let map = frame.map;
+    let mut slot = vec![u32::MAX; map.n_tiles()];
+    for (i, &tile) in tiles.iter().enumerate() {
+        slot[tile] = i as u32;
+    }
+    let wanted = |row: usize, col: usize| {
+        (row / TILE..=(row + SIDE - 1) / TILE)
+            .any(|r| (col / TILE..=(col + SIDE - 1) / TILE).any(|c| slot[r * map.n_tile_cols + c] != u32::MAX))
+    };
+    let tile_rows = tiles.iter().map(|t| t / map.n_tile_cols);
+    let (first, last) = (tile_rows.clone().min().unwrap_or(0) * TILE, tile_rows.max().unwrap_or(0) * TILE + TILE);
+    let places: Vec<(usize, usize)> = starts(map.n_rows, stride)
+        .filter(|r| r + SIDE > first && *r < last)
+        .flat_map(|r| starts(map.n_cols, stride).map(move |c| (r, c)))
+        .filter(|&(r, c)| wanted(r, c))
+        .collect();
+    let mut sums = vec![[[0.0f32; kriging::AREA]; 3]; tiles.len()];
+    for places in places.chunks(CHUNK) {
+        let solve = |patch: &mut Patch, &(row, col): &(usize, usize)| {
+            let (mut mean, mut weight) = ([0.0; AREA], [0.0; AREA]);
+            workers.arch.dispatch(
+                #[inline(always)]
+                || {
+                    patch.gather(frame, row, col, None);
+                    let k = patch.choose(model);
+                    patch.condition(model, k, &mut mean, &mut weight);
+                    for (m, w) in mean.iter_mut().zip(&mut weight) {
+                        *w = 1.0 / (*w + 1e-6);
+                        *m *= *w;
+                    }
+                },
+            );
+            (mean, weight)
+        };
+        let solved: Vec<([f32; AREA], [f32; AREA])> =
+            workers.pool.install(|| places.par_iter().with_min_len(8).map_init(Patch::default, solve).collect());
+        for (&(row, col), (mean, weight)) in places.iter().zip(&solved) {
+            for p in 0..AREA {
+                let (r, c) = (row + p / SIDE, col + p % SIDE);
+                let tile = slot[r / TILE * map.n_tile_cols + c / TILE];
+                if tile != u32::MAX {
+                    let lane = r % TILE * TILE + c % TILE;
+                    let sum = &mut sums[tile as usize];
+                    sum[0][lane] += mean[p];
+                    sum[1][lane] += weight[p];
+                    sum[2][lane] += 1.0;
+                }
+            }
+        }
+    }
+    let finish = |[mean, weight, count]: [[f32; kriging::AREA]; 3]| {
+        let at = |a: &[f32; kriging::AREA], l: usize| if weight[l] > 0.0 { a[l] / weight[l] } else { 0.0 };
+        (std::array::from_fn(|l| at(&mean, l)), std::array::from_fn(|l| at(&count, l)))
+    };
+    sums.into_iter().map(finish).collect()
+}

@@ -1,0 +1,439 @@
+//! Learning the mixture: k-means on the current picture, then EM on patches of samples, stopped by held-out samples.
+//!
+//! One sixteenth of the samples is kept out of EM. After every pass they are predicted, each from the patch around it;
+//! the pass with the best likelihood wins, and two passes without a better one end the training. The same samples,
+//! predicted by kriging, weigh the two against each other.
+
+use super::{AREA, Frame, K, Model, Patch, SIDE};
+use crate::fit::{Fit, Method, Scratch, calibration, split_mix};
+use crate::kriging::{self, LeftOut};
+use crate::online::Workers;
+use crate::samples::SampleMap;
+use rayon::prelude::*;
+
+/// Patches of the picture for the start.
+const START_PATCHES: usize = 5000;
+/// Rounds of k-means.
+const ROUNDS: usize = 6;
+/// Patches per pass of EM.
+const PASS_PATCHES: usize = 4000;
+/// Patches per step.
+const STEP: usize = 500;
+/// Weight of the kernel in every covariance, in patches.
+const SHRINK: f32 = 30.0;
+/// Passes at most, and passes without improvement.
+const PASSES: usize = 6;
+const PATIENCE: usize = 2;
+/// Held-out samples looked at.
+const JUDGED: usize = 2000;
+
+/// What the training found for one detector.
+#[derive(Clone)]
+pub(crate) struct Trained {
+    /// What the units of the model come from.
+    pub(crate) fit: Fit,
+    pub(crate) model: Model,
+    /// Factor on the standard deviation of the mixture.
+    pub(crate) scale: f64,
+    /// Weight of the mixture against kriging, 0 to 1.
+    pub(crate) weight: f64,
+}
+
+enum Stage {
+    Start,
+    Judge,
+    Pass { done: usize, sums: Sums },
+}
+
+/// A training under way, one detector.
+pub(crate) struct Trainer {
+    detector: usize,
+    fit: Fit,
+    seed: u64,
+    stage: Stage,
+    model: Option<Model>,
+    best: Option<(f64, Model, Vec<LeftOut>)>,
+    n_passes: usize,
+    idle_passes: usize,
+}
+
+/// Statistics of a pass by component.
+struct Sums {
+    count: [f32; K],
+    mean: Vec<[f32; AREA]>,
+    /// About the old mean, upper half.
+    scatter: Vec<f32>,
+}
+
+impl Sums {
+    fn new() -> Self {
+        Self { count: [0.0; K], mean: vec![[0.0; AREA]; K], scatter: vec![0.0; K * AREA * AREA] }
+    }
+}
+
+impl Trainer {
+    /// Starts from `before`, or from the current picture where there is none.
+    pub(crate) fn new(detector: usize, fit: &Fit, before: Option<Model>, seed: u64) -> Self {
+        Self {
+            detector,
+            fit: fit.clone(),
+            seed: seed ^ 0x5EED_0000 ^ detector as u64,
+            stage: if before.is_some() { Stage::Judge } else { Stage::Start },
+            model: before,
+            best: None,
+            n_passes: 0,
+            idle_passes: 0,
+        }
+    }
+
+    /// One step of work; its cost in units, and the result once there is one.
+    pub(crate) fn step(&mut self, map: &SampleMap, picture: &[f32], workers: &Workers) -> (u64, Option<Trained>) {
+        let frame = Frame { map, fit: &self.fit, detector: self.detector, hold_out: Some(self.seed) };
+        match &mut self.stage {
+            Stage::Start => {
+                self.model = Some(start(&frame, picture, self.fit.length, self.seed, workers));
+                self.stage = Stage::Judge;
+                (4000, None)
+            }
+            Stage::Pass { done, sums } => {
+                let Some(model) = &self.model else { return (0, None) };
+                let pass = self.seed.wrapping_add(((self.n_passes as u64) << 32) + *done as u64);
+                accumulate(&frame, model, pass, sums, workers);
+                *done += STEP;
+                if *done >= PASS_PATCHES {
+                    self.model = Some(maximised(model, sums, self.fit.length));
+                    self.n_passes += 1;
+                    self.stage = Stage::Judge;
+                }
+                (2 * STEP as u64, None)
+            }
+            Stage::Judge => {
+                let Some(model) = &self.model else { return (0, None) };
+                let (likelihood, left_out) = judge(&frame, model, workers);
+                if self.best.as_ref().is_none_or(|b| likelihood > b.0) {
+                    self.best = Some((likelihood, model.clone(), left_out));
+                    self.idle_passes = 0;
+                } else {
+                    self.idle_passes += 1;
+                }
+                if self.n_passes >= PASSES || self.idle_passes >= PATIENCE {
+                    return (JUDGED as u64, self.best.take().map(|b| conclude(&frame, b.1, &b.2, workers)));
+                }
+                self.stage = Stage::Pass { done: 0, sums: Sums::new() };
+                (JUDGED as u64, None)
+            }
+        }
+    }
+}
+
+/// Up to [`JUDGED`] held-out samples at least half a patch inside the frame.
+fn judged(frame: &Frame) -> Vec<usize> {
+    let map = frame.map;
+    let all: Vec<usize> =
+        (0..map.electrons.len()).filter(|&p| map.electrons[p] > 0.0 && frame.is_held_out(p)).collect();
+    let step = all.len().div_ceil(JUDGED).max(1);
+    all.into_iter().step_by(step).collect()
+}
+
+/// Mean log likelihood of the held-out samples, and their predictions.
+fn judge(frame: &Frame, model: &Model, workers: &Workers) -> (f64, Vec<LeftOut>) {
+    let pixels = judged(frame);
+    let predict = |patch: &mut Patch, &pixel: &usize| {
+        let (row, col) = (pixel / frame.map.n_cols, pixel % frame.map.n_cols);
+        let first = |v: usize, n: usize| v.saturating_sub(SIDE / 2).min(n - SIDE);
+        let (r, c) = (first(row, frame.map.n_rows), first(col, frame.map.n_cols));
+        let (mut mean, mut variance) = ([0.0; AREA], [0.0; AREA]);
+        workers.arch.dispatch(
+            #[inline(always)]
+            || {
+                patch.gather(frame, r, c, None);
+                let k = patch.choose(model);
+                patch.condition(model, k, &mut mean, &mut variance);
+            },
+        );
+        let at = (row - r) * SIDE + col - c;
+        frame.sample(pixel).map(|(value, noise)| LeftOut {
+            error: f64::from(value - mean[at]),
+            variance: f64::from(variance[at]),
+            noise: f64::from(noise),
+        })
+    };
+    let left_out: Vec<LeftOut> = workers
+        .pool
+        .install(|| pixels.par_iter().with_min_len(16).map_init(Patch::default, predict).collect::<Vec<_>>())
+        .into_iter()
+        .flatten()
+        .collect();
+    let n = left_out.len().max(1) as f64;
+    let likelihood = left_out.iter().map(|l| {
+        let variance = l.variance + l.noise + 1e-4;
+        -0.5 * (l.error * l.error / variance + variance.ln())
+    });
+    (likelihood.sum::<f64>() / n, left_out)
+}
+
+/// Weighs the mixture against kriging on the held-out samples.
+fn conclude(frame: &Frame, model: Model, left_out: &[LeftOut], workers: &Workers) -> Trained {
+    let by_kriging = kriged(frame, workers);
+    let error = |left_out: &[LeftOut]| {
+        let n = left_out.len().max(1) as f64;
+        let (square, noise) = left_out.iter().fold((0.0, 0.0), |s, l| (s.0 + l.error * l.error, s.1 + l.noise));
+        ((square - noise) / n).max(1e-2 * square / n).max(1e-12)
+    };
+    let weight = if left_out.len() < 20 || by_kriging.len() < 20 {
+        0.0
+    } else {
+        1.0 / (1.0 + (error(left_out) / error(&by_kriging)).powi(8))
+    };
+    let calibrated = left_out.len() >= 30 && frame.fit.detectors[frame.detector].events_per_visit >= 0.9;
+    Trained { fit: frame.fit.clone(), model, scale: if calibrated { calibration(left_out) } else { 1.0 }, weight }
+}
+
+/// Kriging's leave-one-out predictions of the same samples, in the same units.
+fn kriged(frame: &Frame, workers: &Workers) -> Vec<LeftOut> {
+    let (fit, map) = (frame.fit, frame.map);
+    let variance = fit.detectors[frame.detector].variance;
+    let predict = |scratch: &mut Scratch, &pixel: &usize| {
+        let tile = map.tile_of(pixel);
+        let margin = Method::Kriging.margin(map, tile, fit.length);
+        scratch.window.gather(map, &fit.detectors, tile, margin, Method::Kriging.most());
+        let mut found = None;
+        workers.arch.dispatch(
+            #[inline(always)]
+            || {
+                kriging::leave_one_out(&scratch.window, &fit.detectors, fit.length, &mut scratch.kriging, |d, i, left| {
+                    if d == frame.detector && scratch.window.pixel[i] == pixel {
+                        found = Some(left);
+                    }
+                });
+            },
+        );
+        found.map(|l| LeftOut {
+            error: l.error / variance.sqrt(),
+            variance: l.variance / variance,
+            noise: l.noise / variance,
+        })
+    };
+    let pixels = judged(frame);
+    let found: Vec<Option<LeftOut>> = workers
+        .pool
+        .install(|| pixels.par_iter().with_min_len(16).map_init(Scratch::default, predict).collect());
+    found.into_iter().flatten().collect()
+}
+
+/// k-means on patches of the picture.
+fn start(frame: &Frame, picture: &[f32], length: f64, seed: u64, workers: &Workers) -> Model {
+    let map = frame.map;
+    let (mean, scale) = frame.units();
+    let mut state = seed;
+    let patches: Vec<[f32; AREA]> = (0..START_PATCHES)
+        .map(|_| {
+            let row = (split_mix(&mut state) % (map.n_rows - SIDE + 1) as u64) as usize;
+            let col = (split_mix(&mut state) % (map.n_cols - SIDE + 1) as u64) as usize;
+            std::array::from_fn(|p| {
+                let v = picture[(row + p / SIDE) * map.n_cols + col + p % SIDE];
+                ((f64::from(v) - mean) / scale) as f32
+            })
+        })
+        .collect();
+    let mut centres = spread_centres(&patches, &mut state);
+    let mut assigned = vec![0; patches.len()];
+    for _ in 0..ROUNDS {
+        assigned = workers.pool.install(|| patches.par_iter().map(|p| nearest(&centres, p).0).collect());
+        let mut count = [0.0f32; K];
+        let mut sums = vec![[0.0f32; AREA]; K];
+        for (patch, &k) in patches.iter().zip(&assigned) {
+            count[k] += 1.0;
+            for (s, v) in sums[k].iter_mut().zip(patch) {
+                *s += v;
+            }
+        }
+        for k in (0..K).filter(|&k| count[k] > 0.0) {
+            centres[k] = sums[k].map(|s| s / count[k]);
+        }
+    }
+    let mut sums = Sums::new();
+    sums.mean.clone_from(&vec![[0.0; AREA]; K]);
+    let members: Vec<Vec<usize>> =
+        (0..K).map(|k| (0..patches.len()).filter(|&i| assigned[i] == k).collect()).collect();
+    workers.pool.install(|| {
+        sums.scatter.par_chunks_mut(AREA * AREA).zip(&members).zip(&centres).for_each(|((scatter, members), centre)| {
+            workers.arch.dispatch(
+                #[inline(always)]
+                || {
+                    for &i in members {
+                        let difference: [f32; AREA] = std::array::from_fn(|p| patches[i][p] - centre[p]);
+                        add_outer(scatter, &difference, 1.0);
+                    }
+                },
+            );
+        });
+    });
+    for (count, members) in sums.count.iter_mut().zip(&members) {
+        *count = members.len() as f32;
+    }
+    let empty = Model::new(centres, vec![0.0; K * AREA * AREA], &[1.0 / K as f32; K]);
+    maximised(&empty, &sums, length)
+}
+
+/// k-means++ (Arthur & Vassilvitskii 2007): centres drawn by squared distance from those before.
+fn spread_centres(patches: &[[f32; AREA]], state: &mut u64) -> Vec<[f32; AREA]> {
+    let mut uniform = || (split_mix(state) >> 11) as f64 / (1u64 << 53) as f64;
+    let mut centres = vec![patches[(uniform() * patches.len() as f64) as usize]];
+    let mut distance: Vec<f32> = vec![f32::INFINITY; patches.len()];
+    while centres.len() < K {
+        let last = &centres[centres.len() - 1..];
+        for (d, patch) in distance.iter_mut().zip(patches) {
+            *d = d.min(nearest(last, patch).1);
+        }
+        let total: f64 = distance.iter().map(|&d| f64::from(d)).sum();
+        let mut target = uniform() * total;
+        let drawn = distance.iter().position(|&d| {
+            target -= f64::from(d);
+            target <= 0.0
+        });
+        centres.push(patches[drawn.unwrap_or(0)]);
+    }
+    centres
+}
+
+/// Nearest centre and its squared distance.
+fn nearest(centres: &[[f32; AREA]], patch: &[f32; AREA]) -> (usize, f32) {
+    let mut best = (0, f32::INFINITY);
+    for (k, centre) in centres.iter().enumerate() {
+        let mut parts = [0.0f32; 16];
+        for (a, b) in patch.chunks_exact(16).zip(centre.chunks_exact(16)) {
+            for l in 0..16 {
+                let d = a[l] - b[l];
+                parts[l] += d * d;
+            }
+        }
+        let distance: f32 = parts.iter().sum();
+        if distance < best.1 {
+            best = (k, distance);
+        }
+    }
+    best
+}
+
+/// `scatter += factor · v vᵀ`, upper half.
+#[inline(always)]
+fn add_outer(scatter: &mut [f32], v: &[f32; AREA], factor: f32) {
+    for (i, row) in scatter.chunks_exact_mut(AREA).enumerate() {
+        let f = factor * v[i];
+        // From the last multiple of 16 on: whole vectors.
+        let from = i / 16 * 16;
+        for (s, x) in row[from..].iter_mut().zip(&v[from..]) {
+            *s += f * x;
+        }
+    }
+}
+
+/// What one patch of a pass contributes.
+struct Evidence {
+    k: usize,
+    mean: [f32; AREA],
+    rows: Vec<[f32; AREA]>,
+}
+
+/// Adds [`STEP`] random patches to the sums.
+fn accumulate(frame: &Frame, model: &Model, seed: u64, sums: &mut Sums, workers: &Workers) {
+    let mut state = seed;
+    let map = frame.map;
+    let places: Vec<(usize, usize)> = (0..STEP)
+        .map(|_| {
+            let row = (split_mix(&mut state) % (map.n_rows - SIDE + 1) as u64) as usize;
+            let col = (split_mix(&mut state) % (map.n_cols - SIDE + 1) as u64) as usize;
+            (row, col)
+        })
+        .collect();
+    let expect = |patch: &mut Patch, &(row, col): &(usize, usize)| {
+        let (mut mean, mut variance) = ([0.0; AREA], [0.0; AREA]);
+        let mut k = 0;
+        workers.arch.dispatch(
+            #[inline(always)]
+            || {
+                patch.gather(frame, row, col, None);
+                k = patch.choose(model);
+                patch.condition(model, k, &mut mean, &mut variance);
+            },
+        );
+        Evidence { k, mean, rows: patch.rows[..patch.pixel.len()].to_vec() }
+    };
+    let evidence: Vec<Evidence> = workers
+        .pool
+        .install(|| places.par_iter().with_min_len(16).map_init(Patch::default, expect).collect());
+    // Component by component, each in the order of the patches: the sums do not depend on the threads.
+    let add = |(k, (scatter, total)): (usize, (&mut [f32], &mut [f32; AREA]))| {
+        workers.arch.dispatch(
+            #[inline(always)]
+            || {
+                for e in evidence.iter().filter(|e| e.k == k) {
+                    let difference: [f32; AREA] = std::array::from_fn(|p| e.mean[p] - model.mean[k][p]);
+                    add_outer(scatter, &difference, 1.0);
+                    for row in &e.rows {
+                        add_outer(scatter, row, -1.0);
+                    }
+                    for (t, d) in total.iter_mut().zip(&difference) {
+                        *t += d;
+                    }
+                }
+            },
+        );
+    };
+    workers.pool.install(|| {
+        sums.scatter.par_chunks_mut(AREA * AREA).zip(&mut sums.mean).enumerate().for_each(add);
+    });
+    for (k, count) in sums.count.iter_mut().enumerate() {
+        let n = evidence.iter().filter(|e| e.k == k).count() as f32;
+        *count += n;
+        // The conditional covariance is S − WᵀW; the first part once per patch.
+        let scatter = &mut sums.scatter[k * AREA * AREA..(k + 1) * AREA * AREA];
+        for (s, c) in scatter.iter_mut().zip(model.covariance_of(k)) {
+            *s += n * c;
+        }
+    }
+}
+
+/// The components that fit the sums best, shrunk towards the kernel.
+fn maximised(model: &Model, sums: &Sums, length: f64) -> Model {
+    let total: f32 = sums.count.iter().sum();
+    let mut mean = model.mean.clone();
+    let mut covariance = model.covariance.clone();
+    let mut weight = [0.0f32; K];
+    let kernel = kernel_of(length);
+    for k in 0..K {
+        let n = sums.count[k];
+        weight[k] = (n + 0.5) / (total + 0.5 * K as f32);
+        let old = &sums.scatter[k * AREA * AREA..(k + 1) * AREA * AREA];
+        let shift: [f32; AREA] = if n > 0.0 { sums.mean[k].map(|s| s / n) } else { [0.0; AREA] };
+        let trace: f32 = (0..AREA).map(|p| old[p * AREA + p] - n * shift[p] * shift[p]).sum();
+        let amplitude = if n > 0.0 { (trace / (n * AREA as f32)).max(1e-4) } else { 1.0 };
+        for (m, s) in mean[k].iter_mut().zip(&shift) {
+            *m += s * n / (n + 1.0);
+        }
+        let new = &mut covariance[k * AREA * AREA..(k + 1) * AREA * AREA];
+        for i in 0..AREA {
+            for j in i..AREA {
+                let scatter = old[i * AREA + j] - n * shift[i] * shift[j];
+                let v = (scatter + SHRINK * amplitude * kernel[i * AREA + j]) / (n + SHRINK);
+                new[i * AREA + j] = v;
+                new[j * AREA + i] = v;
+            }
+        }
+    }
+    Model::new(mean, covariance, &weight)
+}
+
+/// `exp(−d²/2ℓ²)` between the pixels of a patch, with a thousandth more on the diagonal.
+fn kernel_of(length: f64) -> Vec<f32> {
+    let mut kernel = vec![0.0f32; AREA * AREA];
+    for i in 0..AREA {
+        for j in 0..AREA {
+            let (dr, dc) = ((i / SIDE) as f64 - (j / SIDE) as f64, (i % SIDE) as f64 - (j % SIDE) as f64);
+            let value = (-(dr * dr + dc * dc) / (2.0 * length * length)).exp();
+            kernel[i * AREA + j] = value as f32 + if i == j { 1e-3 } else { 0.0 };
+        }
+    }
+    kernel
+}
