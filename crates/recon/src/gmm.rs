@@ -46,11 +46,20 @@ pub(crate) struct Model {
 
 impl Model {
     fn new(mean: Vec<[f32; AREA]>, covariance: Vec<f32>, weight: &[f32; K]) -> Self {
-        let mean_lanes = (0..AREA).map(|p| std::array::from_fn(|k| mean[k][p])).collect();
-        let covariance_lanes =
-            (0..AREA * AREA).map(|p| std::array::from_fn(|k| covariance[k * AREA * AREA + p])).collect();
+        let mean_lanes = (0..AREA)
+            .map(|p| std::array::from_fn(|k| mean[k][p]))
+            .collect();
+        let covariance_lanes = (0..AREA * AREA)
+            .map(|p| std::array::from_fn(|k| covariance[k * AREA * AREA + p]))
+            .collect();
         let log_weight = weight.map(|w| w.max(1e-6).ln());
-        Self { mean, covariance, log_weight, mean_lanes, covariance_lanes }
+        Self {
+            mean,
+            covariance,
+            log_weight,
+            mean_lanes,
+            covariance_lanes,
+        }
     }
 
     fn covariance_of(&self, k: usize) -> &[f32] {
@@ -92,9 +101,13 @@ impl Frame<'_> {
     pub(crate) fn sample(&self, pixel: usize) -> Option<(f32, f32)> {
         let value = self.map.value(self.detector, pixel)?;
         let fit = &self.fit.detectors[self.detector];
-        let noise = fit.noise_per_electron(self.map, self.detector, pixel) / f64::from(self.map.electrons[pixel]);
+        let noise = fit.noise_per_electron(self.map, self.detector, pixel)
+            / f64::from(self.map.electrons[pixel]);
         let (mean, scale) = self.units();
-        Some((((f64::from(value) - mean) / scale) as f32, (noise / fit.variance) as f32))
+        Some((
+            ((f64::from(value) - mean) / scale) as f32,
+            (noise / fit.variance) as f32,
+        ))
     }
 }
 
@@ -173,15 +186,16 @@ impl Patch {
                         acc[k] -= a[k] * b[k];
                     }
                 }
-                for k in 0..K {
-                    acc[k] *= self.inverse_pivots[j][k];
+                for (a, inverse) in acc.iter_mut().zip(&self.inverse_pivots[j]) {
+                    *a *= inverse;
                 }
                 row[j] = acc;
             }
             let mut pivot = covariance[self.pixel[i]];
-            let mut residual: Lanes = std::array::from_fn(|k| self.value[i] - model.mean_lanes[self.pixel[i]][k]);
-            for k in 0..K {
-                pivot[k] += self.noise[i] + NUGGET;
+            let mut residual: Lanes =
+                std::array::from_fn(|k| self.value[i] - model.mean_lanes[self.pixel[i]][k]);
+            for p in &mut pivot {
+                *p += self.noise[i] + NUGGET;
             }
             for (a, z) in row[..i].iter().zip(&self.residuals) {
                 for k in 0..K {
@@ -207,13 +221,20 @@ impl Patch {
                 }
             }
         }
-        let score = |k: usize| f64::from(model.log_weight[k]) - 0.5 * (f64::from(square[k]) + log_det[k]);
+        let score =
+            |k: usize| f64::from(model.log_weight[k]) - 0.5 * (f64::from(square[k]) + log_det[k]);
         (0..K).fold(0, |best, k| if score(k) > score(best) { k } else { best })
     }
 
     /// Conditional mean and variance of all pixels under component `k`, after [`Patch::choose`].
     #[inline(always)]
-    pub(crate) fn condition(&mut self, model: &Model, k: usize, mean: &mut [f32; AREA], variance: &mut [f32; AREA]) {
+    pub(crate) fn condition(
+        &mut self,
+        model: &Model,
+        k: usize,
+        mean: &mut [f32; AREA],
+        variance: &mut [f32; AREA],
+    ) {
         let n = self.pixel.len();
         let covariance = model.covariance_of(k);
         *mean = model.mean[k];
@@ -249,7 +270,9 @@ impl Patch {
 /// Rows (or columns) where patches start, so that every pixel is covered: multiples of `stride`, and the last.
 pub(crate) fn starts(n: usize, stride: usize) -> impl Iterator<Item = usize> {
     let last = n - SIDE;
-    (0..last.div_ceil(stride)).map(move |i| i * stride).chain(std::iter::once(last))
+    (0..last.div_ceil(stride))
+        .map(move |i| i * stride)
+        .chain(std::iter::once(last))
 }
 
 /// Patches in flight.
@@ -269,11 +292,16 @@ pub(crate) fn solve_tiles(
         slot[tile] = i as u32;
     }
     let wanted = |row: usize, col: usize| {
-        (row / TILE..=(row + SIDE - 1) / TILE)
-            .any(|r| (col / TILE..=(col + SIDE - 1) / TILE).any(|c| slot[r * map.n_tile_cols + c] != u32::MAX))
+        (row / TILE..=(row + SIDE - 1) / TILE).any(|r| {
+            (col / TILE..=(col + SIDE - 1) / TILE)
+                .any(|c| slot[r * map.n_tile_cols + c] != u32::MAX)
+        })
     };
     let tile_rows = tiles.iter().map(|t| t / map.n_tile_cols);
-    let (first, last) = (tile_rows.clone().min().unwrap_or(0) * TILE, tile_rows.max().unwrap_or(0) * TILE + TILE);
+    let (first, last) = (
+        tile_rows.clone().min().unwrap_or(0) * TILE,
+        tile_rows.max().unwrap_or(0) * TILE + TILE,
+    );
     let places: Vec<(usize, usize)> = starts(map.n_rows, stride)
         .filter(|r| r + SIDE > first && *r < last)
         .flat_map(|r| starts(map.n_cols, stride).map(move |c| (r, c)))
@@ -297,8 +325,13 @@ pub(crate) fn solve_tiles(
             );
             (mean, weight)
         };
-        let solved: Vec<([f32; AREA], [f32; AREA])> =
-            workers.pool.install(|| places.par_iter().with_min_len(8).map_init(Patch::default, solve).collect());
+        let solved: Vec<([f32; AREA], [f32; AREA])> = workers.pool.install(|| {
+            places
+                .par_iter()
+                .with_min_len(8)
+                .map_init(Patch::default, solve)
+                .collect()
+        });
         for (&(row, col), (mean, weight)) in places.iter().zip(&solved) {
             for p in 0..AREA {
                 let (r, c) = (row + p / SIDE, col + p % SIDE);
@@ -314,8 +347,17 @@ pub(crate) fn solve_tiles(
         }
     }
     let finish = |[mean, weight, count]: [[f32; kriging::AREA]; 3]| {
-        let at = |a: &[f32; kriging::AREA], l: usize| if weight[l] > 0.0 { a[l] / weight[l] } else { 0.0 };
-        (std::array::from_fn(|l| at(&mean, l)), std::array::from_fn(|l| at(&count, l)))
+        let at = |a: &[f32; kriging::AREA], l: usize| {
+            if weight[l] > 0.0 {
+                a[l] / weight[l]
+            } else {
+                0.0
+            }
+        };
+        (
+            std::array::from_fn(|l| at(&mean, l)),
+            std::array::from_fn(|l| at(&count, l)),
+        )
     };
     sums.into_iter().map(finish).collect()
 }

@@ -156,7 +156,10 @@ pub(crate) fn leave_one_out(
             if precision > 0.0 {
                 let noise = window.noise[d][i];
                 let total = variance / precision;
-                each(d, i, LeftOut {
+                each(
+                    d,
+                    i,
+                    LeftOut {
                         error: s.alpha[i] / precision,
                         variance: (total - noise).max(0.01 * NUGGET * variance),
                         noise,

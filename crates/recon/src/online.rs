@@ -245,7 +245,9 @@ impl Online {
 
     /// Trains for at most about `quota` units; returns the units used, debt of earlier turns included.
     fn train(&mut self, quota: u64) -> u64 {
-        let (Some(mixture), Some(fit)) = (&mut self.mixture, &self.fit) else { return 0 };
+        let (Some(mixture), Some(fit)) = (&mut self.mixture, &self.fit) else {
+            return 0;
+        };
         let paid = mixture.debt.min(quota);
         mixture.debt -= paid;
         let mut used = paid;
@@ -257,7 +259,9 @@ impl Online {
                 mixture.trained_at = self.map.n_visited;
                 mixture.trainer = Some((0, Trainer::new(0, fit, None, self.setup.seed)));
             }
-            let Some((d, trainer)) = &mut mixture.trainer else { break };
+            let Some((d, trainer)) = &mut mixture.trainer else {
+                break;
+            };
             let (cost, trained) = trainer.step(&self.map, &self.planes.mean[*d], &self.workers);
             used += cost;
             if let Some(trained) = trained {
@@ -286,16 +290,23 @@ impl Online {
             if weight < LEAST_WEIGHT {
                 continue;
             }
-            let frame = Frame { map: &self.map, fit: &trained.fit, detector: d, hold_out: None };
+            let frame = Frame {
+                map: &self.map,
+                fit: &trained.fit,
+                detector: d,
+                hold_out: None,
+            };
             let (mean, unit) = frame.units();
-            let found = gmm::solve_tiles(&frame, &trained.model, tiles, mixture.stride, &self.workers);
+            let found =
+                gmm::solve_tiles(&frame, &trained.model, tiles, mixture.stride, &self.workers);
             let (own, other) = (weight as f32, 1.0 - weight as f32);
             let amplitude = (unit * unit * trained.scale * trained.scale) as f32;
             for ((out, _), (means, variances)) in solved.iter_mut().zip(&found) {
                 for k in 0..kriging::AREA {
                     let value = mean as f32 + unit as f32 * means[k];
                     out.mean[d][k] = own * value + other * out.mean[d][k];
-                    out.variance[d][k] = own * amplitude * variances[k] + other * out.variance[d][k];
+                    out.variance[d][k] =
+                        own * amplitude * variances[k] + other * out.variance[d][k];
                 }
             }
         }
@@ -616,8 +627,11 @@ impl Reconstructor for Online {
     fn memory_bytes(&self) -> usize {
         let n_detectors = self.map.n_detectors();
         let models = (n_detectors + 4) * gmm::Model::BYTES + (8 << 20);
-        Self::bytes(self.map.electrons.len(), n_detectors, self.workers.n_threads)
-            + self.mixture.as_ref().map_or(0, |_| models)
+        Self::bytes(
+            self.map.electrons.len(),
+            n_detectors,
+            self.workers.n_threads,
+        ) + self.mixture.as_ref().map_or(0, |_| models)
     }
 }
 
@@ -644,7 +658,7 @@ pub(crate) fn tile_rect(map: &SampleMap, tile: usize) -> PixelRect {
 }
 
 /// Indices of the pixels of `rect` in a plane of the map.
-fn pixels_of(map: &SampleMap, rect: PixelRect) -> impl Iterator<Item = usize> + use<> {
+pub(crate) fn pixels_of(map: &SampleMap, rect: PixelRect) -> impl Iterator<Item = usize> + use<> {
     let n_cols = map.n_cols;
     (rect.row as usize..(rect.row + rect.n_rows) as usize).flat_map(move |r| {
         (rect.col as usize..(rect.col + rect.n_cols) as usize).map(move |c| r * n_cols + c)
@@ -652,7 +666,7 @@ fn pixels_of(map: &SampleMap, rect: PixelRect) -> impl Iterator<Item = usize> + 
 }
 
 /// Indices of the same pixels within the tile.
-fn lanes_of(rect: PixelRect) -> impl Iterator<Item = usize> {
+pub(crate) fn lanes_of(rect: PixelRect) -> impl Iterator<Item = usize> {
     (0..rect.n_rows as usize)
         .flat_map(move |r| (0..rect.n_cols as usize).map(move |c| r * TILE + c))
 }

@@ -54,7 +54,7 @@ pub(crate) fn solve_tile(
         let distance2 = weigh(how, window, mesh.as_ref(), place, None, length, weights);
         out.unit[k] = (1.0 - exp_neg(distance2 / (length * length))) as f32;
         for (d, fit) in fits.iter().enumerate() {
-            let (mean, variance) = combine(window, d, fit, distance2, length, weights);
+            let (mean, variance) = combine(how, window, d, fit, distance2, length, weights);
             out.mean[d][k] = mean as f32;
             out.variance[d][k] = variance as f32;
         }
@@ -82,7 +82,7 @@ pub(crate) fn leave_one_out(
         for (d, fit) in fits.iter().enumerate() {
             let (value, noise) = (window.values[d][i], window.noise[d][i]);
             if !value.is_nan() {
-                let (mean, variance) = combine(window, d, fit, distance2, length, weights);
+                let (mean, variance) = combine(how, window, d, fit, distance2, length, weights);
                 each(
                     d,
                     LeftOut {
@@ -114,7 +114,7 @@ fn solve_kernel(window: &Window, fits: &[DetectorFit], length: f64, out: &mut Ti
         *u = (1.0 - exp_neg(2.0 * half * n)) as f32;
     }
     for (d, fit) in fits.iter().enumerate() {
-        let (mut weight, mut sum, mut noise) = ([0.0f64; AREA], [0.0f64; AREA], [0.0f64; AREA]);
+        let [mut weight, mut sum, mut noise, mut square] = [[0.0f64; AREA]; 4];
         for i in 0..window.len() {
             let (value, s2, electrons) =
                 (window.values[d][i], window.noise[d][i], window.electrons[i]);
@@ -130,18 +130,23 @@ fn solve_kernel(window: &Window, fits: &[DetectorFit], length: f64, out: &mut Ti
                 weight[k] += w;
                 sum[k] += w * value;
                 noise[k] += w * w * s2;
+                square[k] += w * w;
             }
         }
         let local = local_variance(window, d, fit);
         for k in 0..AREA {
             let known = weight[k] > 1e-200;
             out.mean[d][k] = if known { sum[k] / weight[k] } else { fit.mean } as f32;
-            let through = if known {
-                noise[k] / (weight[k] * weight[k])
+            let norm = if known {
+                1.0 / (weight[k] * weight[k])
             } else {
                 0.0
             };
-            out.variance[d][k] = (local * f64::from(out.unit[k]).max(1e-4) + through) as f32;
+            // A mean of many samples has lost what varies between them.
+            let lost = (1.0 - square[k] * norm)
+                .max(f64::from(out.unit[k]))
+                .max(1e-4);
+            out.variance[d][k] = (local * lost + noise[k] * norm) as f32;
         }
     }
 }
@@ -219,6 +224,7 @@ fn weigh(
 
 /// Weighted mean and its variance for one detector.
 fn combine(
+    how: Simple,
     window: &Window,
     detector: usize,
     fit: &DetectorFit,
@@ -240,8 +246,15 @@ fn combine(
     }
     let local = local_variance(window, detector, fit);
     let blind = 1.0 - exp_neg(distance2 / (length * length));
+    let square: f64 = weights.0.iter().map(|(_, w)| w * w).sum();
+    let norm = 1.0 / (weight * weight);
+    let lost = if how == Simple::Kernel {
+        1.0 - square * norm
+    } else {
+        0.0
+    };
     (
         sum / weight,
-        local * blind.max(1e-4) + noise / (weight * weight),
+        local * lost.max(blind).max(1e-4) + noise * norm,
     )
 }

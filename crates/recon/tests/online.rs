@@ -445,6 +445,63 @@ fn a_frame_above_4096_is_coarse_in_whole_and_fine_by_tiles() {
 }
 
 #[test]
+fn the_mixture_learned_from_the_frame_beats_kriging_and_its_intervals_hold() {
+    let specimen = Specimen::grain_boundary();
+    let places = specimen.jittered(0.15, 3);
+    let blocks = [specimen.block(&places, None, 0)];
+    let with = |estimator| {
+        let setup = setup(specimen.grid(), estimator, &[Noise::None]);
+        finished(recon::new(&setup).unwrap(), &blocks)
+    };
+    let (kriging, gmm, auto) = (
+        psnr(&specimen, &with(Estimator::Kriging)),
+        psnr(&specimen, &with(Estimator::Gmm)),
+        with(Estimator::Auto),
+    );
+    assert!(
+        gmm > kriging + 4.0,
+        "mixture {gmm} dB, kriging {kriging} dB"
+    );
+    assert!(psnr(&specimen, &auto) > gmm.max(kriging) - 0.3);
+    let detector = &auto.detectors[0];
+    let visited = |i: usize| places.contains(&[i / specimen.side, i % specimen.side]);
+    let cover = quality::coverage(
+        &specimen.values,
+        &detector.mean,
+        &detector.uncertainty,
+        |i| !visited(i),
+    )
+    .unwrap();
+    assert!(
+        detector.calibrated && (0.82..0.985).contains(&cover),
+        "covers {cover}"
+    );
+}
+
+#[test]
+fn a_live_run_with_the_mixture_ends_where_an_offline_run_ends() {
+    let specimen = Specimen::monolayer();
+    let places = specimen.jittered(0.2, 9);
+    let electrons = Some(30.0 / specimen.mean());
+    let whole = specimen.block(&places, electrons, 1);
+    let base = setup(specimen.grid(), Estimator::Auto, &[COUNTING]);
+    let first = finished(recon::new(&base).unwrap(), std::slice::from_ref(&whole));
+    let one_thread = recon::Setup {
+        n_threads: 1,
+        ..base
+    };
+    let mut second = recon::new(&one_thread).unwrap();
+    for part in cut_block(&whole, 300) {
+        second.absorb(&part);
+        second.refine(WorkQuota(1500));
+    }
+    second.finish();
+    let second = second.estimate();
+    assert!(first.detectors[0].mean == second.detectors[0].mean);
+    assert!(first.detectors[0].uncertainty == second.detectors[0].uncertainty);
+}
+
+#[test]
 fn memory_is_bounded_as_stated() {
     let bytes = |side: u32| {
         let grid = Grid::new(side, side).unwrap();

@@ -4,10 +4,10 @@
 //! the pass with the best likelihood wins, and two passes without a better one end the training. The same samples,
 //! predicted by kriging, weigh the two against each other.
 
-use super::{AREA, Frame, K, Model, Patch, SIDE};
+use super::{AREA, Frame, K, Model, Patch, SIDE, solve_tiles};
 use crate::fit::{Fit, Method, Scratch, calibration, split_mix};
 use crate::kriging::{self, LeftOut};
-use crate::online::Workers;
+use crate::online::{Workers, lanes_of, pixels_of, tile_rect};
 use crate::samples::SampleMap;
 use rayon::prelude::*;
 
@@ -16,14 +16,17 @@ const START_PATCHES: usize = 5000;
 /// Rounds of k-means.
 const ROUNDS: usize = 6;
 /// Patches per pass of EM.
-const PASS_PATCHES: usize = 4000;
+const PASS_PATCHES: usize = 6000;
 /// Patches per step.
 const STEP: usize = 500;
 /// Weight of the kernel in every covariance, in patches.
-const SHRINK: f32 = 30.0;
+const SHRINK: f32 = 20.0;
 /// Passes at most, and passes without improvement.
-const PASSES: usize = 6;
+const PASSES: usize = 4;
 const PATIENCE: usize = 2;
+/// The pass after which the components start anew from the mixture's own picture, which is sharper than the first.
+const RESTART: usize = 1;
+const RESTART_COST: u64 = 8000;
 /// Held-out samples looked at.
 const JUDGED: usize = 2000;
 
@@ -67,7 +70,11 @@ struct Sums {
 
 impl Sums {
     fn new() -> Self {
-        Self { count: [0.0; K], mean: vec![[0.0; AREA]; K], scatter: vec![0.0; K * AREA * AREA] }
+        Self {
+            count: [0.0; K],
+            mean: vec![[0.0; AREA]; K],
+            scatter: vec![0.0; K * AREA * AREA],
+        }
     }
 }
 
@@ -78,7 +85,11 @@ impl Trainer {
             detector,
             fit: fit.clone(),
             seed: seed ^ 0x5EED_0000 ^ detector as u64,
-            stage: if before.is_some() { Stage::Judge } else { Stage::Start },
+            stage: if before.is_some() {
+                Stage::Judge
+            } else {
+                Stage::Start
+            },
             model: before,
             best: None,
             n_passes: 0,
@@ -87,8 +98,18 @@ impl Trainer {
     }
 
     /// One step of work; its cost in units, and the result once there is one.
-    pub(crate) fn step(&mut self, map: &SampleMap, picture: &[f32], workers: &Workers) -> (u64, Option<Trained>) {
-        let frame = Frame { map, fit: &self.fit, detector: self.detector, hold_out: Some(self.seed) };
+    pub(crate) fn step(
+        &mut self,
+        map: &SampleMap,
+        picture: &[f32],
+        workers: &Workers,
+    ) -> (u64, Option<Trained>) {
+        let frame = Frame {
+            map,
+            fit: &self.fit,
+            detector: self.detector,
+            hold_out: Some(self.seed),
+        };
         match &mut self.stage {
             Stage::Start => {
                 self.model = Some(start(&frame, picture, self.fit.length, self.seed, workers));
@@ -96,19 +117,37 @@ impl Trainer {
                 (4000, None)
             }
             Stage::Pass { done, sums } => {
-                let Some(model) = &self.model else { return (0, None) };
-                let pass = self.seed.wrapping_add(((self.n_passes as u64) << 32) + *done as u64);
+                let Some(model) = &self.model else {
+                    return (0, None);
+                };
+                let pass = self
+                    .seed
+                    .wrapping_add(((self.n_passes as u64) << 32) + *done as u64);
                 accumulate(&frame, model, pass, sums, workers);
                 *done += STEP;
                 if *done >= PASS_PATCHES {
-                    self.model = Some(maximised(model, sums, self.fit.length));
+                    let model = maximised(model, sums, self.fit.length);
                     self.n_passes += 1;
                     self.stage = Stage::Judge;
+                    if self.n_passes == RESTART {
+                        let picture = pictured(&frame, &model, workers);
+                        self.model = Some(start(
+                            &frame,
+                            &picture,
+                            self.fit.length,
+                            self.seed ^ 1,
+                            workers,
+                        ));
+                        return (RESTART_COST, None);
+                    }
+                    self.model = Some(model);
                 }
                 (2 * STEP as u64, None)
             }
             Stage::Judge => {
-                let Some(model) = &self.model else { return (0, None) };
+                let Some(model) = &self.model else {
+                    return (0, None);
+                };
                 let (likelihood, left_out) = judge(&frame, model, workers);
                 if self.best.as_ref().is_none_or(|b| likelihood > b.0) {
                     self.best = Some((likelihood, model.clone(), left_out));
@@ -117,9 +156,17 @@ impl Trainer {
                     self.idle_passes += 1;
                 }
                 if self.n_passes >= PASSES || self.idle_passes >= PATIENCE {
-                    return (JUDGED as u64, self.best.take().map(|b| conclude(&frame, b.1, &b.2, workers)));
+                    return (
+                        JUDGED as u64,
+                        self.best
+                            .take()
+                            .map(|b| conclude(&frame, b.1, &b.2, workers)),
+                    );
                 }
-                self.stage = Stage::Pass { done: 0, sums: Sums::new() };
+                self.stage = Stage::Pass {
+                    done: 0,
+                    sums: Sums::new(),
+                };
                 (JUDGED as u64, None)
             }
         }
@@ -129,8 +176,9 @@ impl Trainer {
 /// Up to [`JUDGED`] held-out samples at least half a patch inside the frame.
 fn judged(frame: &Frame) -> Vec<usize> {
     let map = frame.map;
-    let all: Vec<usize> =
-        (0..map.electrons.len()).filter(|&p| map.electrons[p] > 0.0 && frame.is_held_out(p)).collect();
+    let all: Vec<usize> = (0..map.electrons.len())
+        .filter(|&p| map.electrons[p] > 0.0 && frame.is_held_out(p))
+        .collect();
     let step = all.len().div_ceil(JUDGED).max(1);
     all.into_iter().step_by(step).collect()
 }
@@ -160,7 +208,13 @@ fn judge(frame: &Frame, model: &Model, workers: &Workers) -> (f64, Vec<LeftOut>)
     };
     let left_out: Vec<LeftOut> = workers
         .pool
-        .install(|| pixels.par_iter().with_min_len(16).map_init(Patch::default, predict).collect::<Vec<_>>())
+        .install(|| {
+            pixels
+                .par_iter()
+                .with_min_len(16)
+                .map_init(Patch::default, predict)
+                .collect::<Vec<_>>()
+        })
         .into_iter()
         .flatten()
         .collect();
@@ -177,7 +231,9 @@ fn conclude(frame: &Frame, model: Model, left_out: &[LeftOut], workers: &Workers
     let by_kriging = kriged(frame, workers);
     let error = |left_out: &[LeftOut]| {
         let n = left_out.len().max(1) as f64;
-        let (square, noise) = left_out.iter().fold((0.0, 0.0), |s, l| (s.0 + l.error * l.error, s.1 + l.noise));
+        let (square, noise) = left_out
+            .iter()
+            .fold((0.0, 0.0), |s, l| (s.0 + l.error * l.error, s.1 + l.noise));
         ((square - noise) / n).max(1e-2 * square / n).max(1e-12)
     };
     let weight = if left_out.len() < 20 || by_kriging.len() < 20 {
@@ -185,8 +241,18 @@ fn conclude(frame: &Frame, model: Model, left_out: &[LeftOut], workers: &Workers
     } else {
         1.0 / (1.0 + (error(left_out) / error(&by_kriging)).powi(8))
     };
-    let calibrated = left_out.len() >= 30 && frame.fit.detectors[frame.detector].events_per_visit >= 0.9;
-    Trained { fit: frame.fit.clone(), model, scale: if calibrated { calibration(left_out) } else { 1.0 }, weight }
+    let calibrated =
+        left_out.len() >= 30 && frame.fit.detectors[frame.detector].events_per_visit >= 0.9;
+    Trained {
+        fit: frame.fit.clone(),
+        model,
+        scale: if calibrated {
+            calibration(left_out)
+        } else {
+            1.0
+        },
+        weight,
+    }
 }
 
 /// Kriging's leave-one-out predictions of the same samples, in the same units.
@@ -196,16 +262,24 @@ fn kriged(frame: &Frame, workers: &Workers) -> Vec<LeftOut> {
     let predict = |scratch: &mut Scratch, &pixel: &usize| {
         let tile = map.tile_of(pixel);
         let margin = Method::Kriging.margin(map, tile, fit.length);
-        scratch.window.gather(map, &fit.detectors, tile, margin, Method::Kriging.most());
+        scratch
+            .window
+            .gather(map, &fit.detectors, tile, margin, Method::Kriging.most());
         let mut found = None;
         workers.arch.dispatch(
             #[inline(always)]
             || {
-                kriging::leave_one_out(&scratch.window, &fit.detectors, fit.length, &mut scratch.kriging, |d, i, left| {
-                    if d == frame.detector && scratch.window.pixel[i] == pixel {
-                        found = Some(left);
-                    }
-                });
+                kriging::leave_one_out(
+                    &scratch.window,
+                    &fit.detectors,
+                    fit.length,
+                    &mut scratch.kriging,
+                    |d, i, left| {
+                        if d == frame.detector && scratch.window.pixel[i] == pixel {
+                            found = Some(left);
+                        }
+                    },
+                );
             },
         );
         found.map(|l| LeftOut {
@@ -215,10 +289,34 @@ fn kriged(frame: &Frame, workers: &Workers) -> Vec<LeftOut> {
         })
     };
     let pixels = judged(frame);
-    let found: Vec<Option<LeftOut>> = workers
-        .pool
-        .install(|| pixels.par_iter().with_min_len(16).map_init(Scratch::default, predict).collect());
+    let found: Vec<Option<LeftOut>> = workers.pool.install(|| {
+        pixels
+            .par_iter()
+            .with_min_len(16)
+            .map_init(Scratch::default, predict)
+            .collect()
+    });
     found.into_iter().flatten().collect()
+}
+
+/// The mixture's own picture, in events per incident electron.
+fn pictured(frame: &Frame, model: &Model, workers: &Workers) -> Vec<f32> {
+    let map = frame.map;
+    let (mean, unit) = frame.units();
+    let mut picture = vec![0.0f32; map.electrons.len()];
+    let all: Vec<usize> = (0..map.n_tiles()).collect();
+    for tiles in all.chunks(1024) {
+        for (&tile, (means, _)) in tiles
+            .iter()
+            .zip(&solve_tiles(frame, model, tiles, 4, workers))
+        {
+            let rect = tile_rect(map, tile);
+            for (pixel, k) in pixels_of(map, rect).zip(lanes_of(rect)) {
+                picture[pixel] = (mean + unit * f64::from(means[k])) as f32;
+            }
+        }
+    }
+    picture
 }
 
 /// k-means on patches of the picture.
@@ -239,7 +337,9 @@ fn start(frame: &Frame, picture: &[f32], length: f64, seed: u64, workers: &Worke
     let mut centres = spread_centres(&patches, &mut state);
     let mut assigned = vec![0; patches.len()];
     for _ in 0..ROUNDS {
-        assigned = workers.pool.install(|| patches.par_iter().map(|p| nearest(&centres, p).0).collect());
+        assigned = workers
+            .pool
+            .install(|| patches.par_iter().map(|p| nearest(&centres, p).0).collect());
         let mut count = [0.0f32; K];
         let mut sums = vec![[0.0f32; AREA]; K];
         for (patch, &k) in patches.iter().zip(&assigned) {
@@ -253,21 +353,26 @@ fn start(frame: &Frame, picture: &[f32], length: f64, seed: u64, workers: &Worke
         }
     }
     let mut sums = Sums::new();
-    sums.mean.clone_from(&vec![[0.0; AREA]; K]);
-    let members: Vec<Vec<usize>> =
-        (0..K).map(|k| (0..patches.len()).filter(|&i| assigned[i] == k).collect()).collect();
+    let members: Vec<Vec<usize>> = (0..K)
+        .map(|k| (0..patches.len()).filter(|&i| assigned[i] == k).collect())
+        .collect();
     workers.pool.install(|| {
-        sums.scatter.par_chunks_mut(AREA * AREA).zip(&members).zip(&centres).for_each(|((scatter, members), centre)| {
-            workers.arch.dispatch(
-                #[inline(always)]
-                || {
-                    for &i in members {
-                        let difference: [f32; AREA] = std::array::from_fn(|p| patches[i][p] - centre[p]);
-                        add_outer(scatter, &difference, 1.0);
-                    }
-                },
-            );
-        });
+        sums.scatter
+            .par_chunks_mut(AREA * AREA)
+            .zip(&members)
+            .zip(&centres)
+            .for_each(|((scatter, members), centre)| {
+                workers.arch.dispatch(
+                    #[inline(always)]
+                    || {
+                        for &i in members {
+                            let difference: [f32; AREA] =
+                                std::array::from_fn(|p| patches[i][p] - centre[p]);
+                            add_outer(scatter, &difference, 1.0);
+                        }
+                    },
+                );
+            });
     });
     for (count, members) in sums.count.iter_mut().zip(&members) {
         *count = members.len() as f32;
@@ -358,18 +463,27 @@ fn accumulate(frame: &Frame, model: &Model, seed: u64, sums: &mut Sums, workers:
                 patch.condition(model, k, &mut mean, &mut variance);
             },
         );
-        Evidence { k, mean, rows: patch.rows[..patch.pixel.len()].to_vec() }
+        Evidence {
+            k,
+            mean,
+            rows: patch.rows[..patch.pixel.len()].to_vec(),
+        }
     };
-    let evidence: Vec<Evidence> = workers
-        .pool
-        .install(|| places.par_iter().with_min_len(16).map_init(Patch::default, expect).collect());
+    let evidence: Vec<Evidence> = workers.pool.install(|| {
+        places
+            .par_iter()
+            .with_min_len(16)
+            .map_init(Patch::default, expect)
+            .collect()
+    });
     // Component by component, each in the order of the patches: the sums do not depend on the threads.
     let add = |(k, (scatter, total)): (usize, (&mut [f32], &mut [f32; AREA]))| {
         workers.arch.dispatch(
             #[inline(always)]
             || {
                 for e in evidence.iter().filter(|e| e.k == k) {
-                    let difference: [f32; AREA] = std::array::from_fn(|p| e.mean[p] - model.mean[k][p]);
+                    let difference: [f32; AREA] =
+                        std::array::from_fn(|p| e.mean[p] - model.mean[k][p]);
                     add_outer(scatter, &difference, 1.0);
                     for row in &e.rows {
                         add_outer(scatter, row, -1.0);
@@ -382,7 +496,11 @@ fn accumulate(frame: &Frame, model: &Model, seed: u64, sums: &mut Sums, workers:
         );
     };
     workers.pool.install(|| {
-        sums.scatter.par_chunks_mut(AREA * AREA).zip(&mut sums.mean).enumerate().for_each(add);
+        sums.scatter
+            .par_chunks_mut(AREA * AREA)
+            .zip(&mut sums.mean)
+            .enumerate()
+            .for_each(add);
     });
     for (k, count) in sums.count.iter_mut().enumerate() {
         let n = evidence.iter().filter(|e| e.k == k).count() as f32;
@@ -406,9 +524,19 @@ fn maximised(model: &Model, sums: &Sums, length: f64) -> Model {
         let n = sums.count[k];
         weight[k] = (n + 0.5) / (total + 0.5 * K as f32);
         let old = &sums.scatter[k * AREA * AREA..(k + 1) * AREA * AREA];
-        let shift: [f32; AREA] = if n > 0.0 { sums.mean[k].map(|s| s / n) } else { [0.0; AREA] };
-        let trace: f32 = (0..AREA).map(|p| old[p * AREA + p] - n * shift[p] * shift[p]).sum();
-        let amplitude = if n > 0.0 { (trace / (n * AREA as f32)).max(1e-4) } else { 1.0 };
+        let shift: [f32; AREA] = if n > 0.0 {
+            sums.mean[k].map(|s| s / n)
+        } else {
+            [0.0; AREA]
+        };
+        let trace: f32 = (0..AREA)
+            .map(|p| old[p * AREA + p] - n * shift[p] * shift[p])
+            .sum();
+        let amplitude = if n > 0.0 {
+            (trace / (n * AREA as f32)).max(1e-4)
+        } else {
+            1.0
+        };
         for (m, s) in mean[k].iter_mut().zip(&shift) {
             *m += s * n / (n + 1.0);
         }
@@ -430,7 +558,10 @@ fn kernel_of(length: f64) -> Vec<f32> {
     let mut kernel = vec![0.0f32; AREA * AREA];
     for i in 0..AREA {
         for j in 0..AREA {
-            let (dr, dc) = ((i / SIDE) as f64 - (j / SIDE) as f64, (i % SIDE) as f64 - (j % SIDE) as f64);
+            let (dr, dc) = (
+                (i / SIDE) as f64 - (j / SIDE) as f64,
+                (i % SIDE) as f64 - (j % SIDE) as f64,
+            );
             let value = (-(dr * dr + dc * dc) / (2.0 * length * length)).exp();
             kernel[i * AREA + j] = value as f32 + if i == j { 1e-3 } else { 0.0 };
         }
