@@ -30,6 +30,8 @@ pub(crate) struct Chain {
     has_memory: bool,
     /// Expected electrons since the gate opened.
     expected: f64,
+    /// What comes next belongs to the newest span: nothing was opened or read since.
+    extends: bool,
     spans: VecDeque<Span>,
     /// Light not yet given off, events, at `light_at`.
     light: f64,
@@ -56,6 +58,7 @@ impl Chain {
             has_memory: !noiseless
                 && (law.latency_ns > 0.0 || (law.afterglow_ns > 0.0 && law.afterglow > 0.0)),
             expected: 0.0,
+            extends: false,
             spans: VecDeque::new(),
             light: 0.0,
             light_at: 0.0,
@@ -65,6 +68,7 @@ impl Chain {
     /// The gate opens: what was expected before is not of this integration.
     pub(crate) const fn open(&mut self) {
         self.expected = 0.0;
+        self.extends = false;
     }
 
     /// Whether light from outside the integration matters.
@@ -78,16 +82,29 @@ impl Chain {
         let expected = electrons * f64::from(fraction) * self.law.efficiency;
         self.expected += expected;
         if self.has_memory && expected > 0.0 {
-            if self.spans.len() >= SPANS_MAX {
-                self.fold_oldest();
-            }
-            self.spans.push_back(Span {
-                start,
-                end,
-                events: expected,
-                is_drawn: false,
-            });
+            self.remember(start, end, expected);
         }
+    }
+
+    fn remember(&mut self, start: f64, end: f64, expected: f64) {
+        match self.spans.back_mut() {
+            Some(last) if self.extends && last.end == start => {
+                last.end = end;
+                last.events += expected;
+                return;
+            }
+            _ => {}
+        }
+        if self.spans.len() >= SPANS_MAX {
+            self.fold_oldest();
+        }
+        self.spans.push_back(Span {
+            start,
+            end,
+            events: expected,
+            is_drawn: false,
+        });
+        self.extends = true;
     }
 
     /// Divides what was collected since the gate opened by `weight`; nothing was collected without weight.
@@ -100,6 +117,7 @@ impl Chain {
     /// The value that the ADC gives for the gate `[start, end]` ns, closed now, of exposure `exposure`.
     pub(crate) fn read(&mut self, start: f64, end: f64, exposure: u64) -> u16 {
         let mut draws = Draws::new(self.seed, self.stream, exposure);
+        self.extends = false;
         let signal = if self.has_memory {
             self.draw_spans(&mut draws);
             self.window(start - self.law.latency_ns, end - self.law.latency_ns)

@@ -14,8 +14,6 @@ use crate::instrument::Coil;
 const PLAY_PX: [f64; 3] = [16.0, 64.0, 256.0];
 /// Nearer than this the beam counts as there, px.
 const STILL_PX: f64 = 1e-4;
-/// A dwell is sampled along its path at least so densely, px.
-const PATH_PX: f64 = 0.5;
 /// Motion of the slow tail that is not worth a step, px.
 const TAIL_PX: f64 = 0.01;
 
@@ -73,7 +71,12 @@ impl CoilPair {
         [self.x.beam, self.y.beam]
     }
 
-    /// The longest step, up to `remaining` µs, over which the beam may be taken to be at its middle place.
+    /// How fast it moves, px/µs; the slow tail left out.
+    pub(crate) fn velocity(&self) -> [f64; 2] {
+        [&self.x, &self.y].map(|axis| (1.0 - axis.law.tail) * axis.v)
+    }
+
+    /// The longest step, up to `remaining` µs, over which the path is a cubic between the states at its ends.
     pub(crate) fn step_us(&self, remaining: f64) -> f64 {
         if self.is_off {
             return remaining;
@@ -105,14 +108,17 @@ struct Axis {
     h: f64,
     tail: f64,
     beam: f64,
-    kept: [Propagator; 4],
+    kept: [Propagator; 16],
 }
 
 #[derive(Debug, Clone, Copy)]
 struct Law {
     omega: f64,
     zeta: f64,
+    /// Longest step of hysteresis and tail while the beam moves.
     step: f64,
+    /// Longest step over which the path is a cubic.
+    path_step: f64,
     delay: f64,
     /// px/µs; infinite where off.
     slew: f64,
@@ -124,8 +130,10 @@ struct Law {
 /// The low pass over one step: matrix exponential of the homogeneous equation.
 #[derive(Debug, Clone, Copy)]
 struct Propagator {
-    step: f64,
+    picoseconds: f64,
     m: [[f64; 2]; 2],
+    /// Part of the way that the tail goes in the step.
+    tail: f64,
 }
 
 impl Axis {
@@ -134,10 +142,17 @@ impl Axis {
         let law = Law {
             omega,
             zeta: coil.zeta,
-            step: if omega > 0.0 {
+            step: if omega > 0.0 && coil.hysteresis_px > 0.0 {
                 1e3 / (40.0 * coil.f0_khz)
+            } else if omega > 0.0 {
+                1e3 / (10.0 * coil.f0_khz)
             } else {
-                f64::INFINITY
+                1.0
+            },
+            path_step: if omega > 0.0 {
+                1e3 / (10.0 * coil.f0_khz)
+            } else {
+                0.1
             },
             delay: coil.delay_us,
             slew: if coil.slew_us > 0.0 {
@@ -150,8 +165,9 @@ impl Axis {
             tail_rate: 1.0 / coil.tail_us,
         };
         let none = Propagator {
-            step: -1.0,
+            picoseconds: -1.0,
             m: [[0.0; 2]; 2],
+            tail: 0.0,
         };
         Self {
             law,
@@ -165,7 +181,7 @@ impl Axis {
             h: 0.0,
             tail: 0.0,
             beam: 0.0,
-            kept: [none; 4],
+            kept: [none; 16],
         }
     }
 
@@ -203,7 +219,8 @@ impl Axis {
             }
             if self.is_still() {
                 (self.y, self.v) = (self.r, 0.0);
-                self.follow(dt, self.y);
+                self.hysteresis();
+                self.follow(self.law.tail_part(dt), self.h);
                 return;
             }
             let mut step = dt;
@@ -218,12 +235,7 @@ impl Axis {
                 }
             }
             if self.law.hysteresis > 0.0 || self.law.tail > 0.0 {
-                // Without a low pass the ramp itself is what must be followed.
-                step = step.min(if self.law.step.is_finite() {
-                    self.law.step
-                } else {
-                    1.0
-                });
+                step = step.min(self.law.step);
             }
             self.low_pass(step, slope);
             dt -= step;
@@ -232,34 +244,30 @@ impl Axis {
 
     /// One step with `r` moving at `slope`.
     fn low_pass(&mut self, step: f64, slope: f64) {
-        let from = self.y;
-        if self.law.omega == 0.0 {
-            self.r = if slope == 0.0 {
-                self.target
-            } else {
-                self.r + slope * step
-            };
-            self.y = self.r;
+        let kept = self.propagator(step);
+        let moved = self.r + slope * step;
+        let lag = if self.law.omega > 0.0 {
+            2.0 * self.law.zeta * slope / self.law.omega
         } else {
-            let lag = 2.0 * self.law.zeta * slope / self.law.omega;
-            let (e, de) = (self.y - (self.r - lag), self.v - slope);
-            let m = self.propagator(step);
-            let moved = self.r + slope * step;
-            // The end of the ramp is reached exactly, not nearly.
-            self.r = if (moved - self.target) * slope >= 0.0 && slope != 0.0 {
-                self.target
-            } else {
-                moved
-            };
-            self.y = moved - lag + m[0][0] * e + m[0][1] * de;
-            self.v = slope + m[1][0] * e + m[1][1] * de;
+            0.0
+        };
+        let (e, de) = (self.y - (self.r - lag), self.v - slope);
+        // The end of the ramp is reached exactly, not nearly.
+        let has_arrived = slope == 0.0 || (moved - self.target) * slope >= 0.0;
+        self.r = if has_arrived { self.target } else { moved };
+        if self.law.omega > 0.0 {
+            self.y = moved - lag + kept.m[0][0] * e + kept.m[0][1] * de;
+            self.v = slope + kept.m[1][0] * e + kept.m[1][1] * de;
+        } else {
+            self.y = self.r;
         }
-        self.follow(step, 0.5 * (from + self.y));
+        let from = self.h;
+        self.hysteresis();
+        self.follow(kept.tail, 0.5 * (from + self.h));
     }
 
-    /// Hysteresis at the end of a step, and the tail over it. `middle` is the mean of `y` over the step.
-    fn follow(&mut self, step: f64, middle: f64) {
-        let from = self.h;
+    /// The play operators move with `y`; gives `h`.
+    fn hysteresis(&mut self) {
         self.h = self.y;
         if self.law.hysteresis > 0.0 {
             for (p, half_width) in self.play.iter_mut().zip(PLAY_PX) {
@@ -267,29 +275,22 @@ impl Axis {
                 self.h -= self.law.hysteresis / (3.0 * half_width) * (self.y - *p);
             }
         }
-        if self.law.tail > 0.0 {
-            // The input of the tail over the step: the mean of its ends, which for a still beam is the beam.
-            let input = if middle == self.y {
-                self.h
-            } else {
-                0.5 * (from + self.h)
-            };
-            self.tail += (input - self.tail) * -(-step * self.law.tail_rate).exp_m1();
-        }
+    }
+
+    /// The tail goes the part `part` of its way to `input`, the mean of `h` over a step.
+    fn follow(&mut self, part: f64, input: f64) {
+        self.tail += (input - self.tail) * part;
         self.beam = (1.0 - self.law.tail) * self.h + self.law.tail * self.tail;
     }
 
-    fn propagator(&mut self, step: f64) -> [[f64; 2]; 2] {
+    fn propagator(&mut self, step: f64) -> Propagator {
         // To the picosecond: equal steps of a scan differ by rounding only.
-        let step = (step * 1e6).round() * 1e-6;
-        let slot = (step.to_bits() >> 7 ^ step.to_bits() >> 32) as usize % self.kept.len();
-        if self.kept[slot].step != step {
-            self.kept[slot] = Propagator {
-                step,
-                m: self.law.propagator(step),
-            };
+        let picoseconds = (step * 1e6).round();
+        let slot = ((picoseconds as u64).wrapping_mul(0x9e37_79b9_7f4a_7c15) >> 60) as usize;
+        if self.kept[slot].picoseconds != picoseconds {
+            self.kept[slot] = self.law.propagator(picoseconds);
         }
-        self.kept[slot].m
+        self.kept[slot]
     }
 
     fn step_us(&self, remaining: f64) -> f64 {
@@ -307,24 +308,24 @@ impl Axis {
             };
             return step.min(arrival);
         }
-        let finest = if self.law.step.is_finite() {
-            self.law.step
-        } else {
-            0.1
-        };
-        let speed = if self.r == self.target {
-            self.v.abs()
-        } else {
-            self.v.abs().max(self.law.slew.min(1e3))
-        };
-        finest
-            .min((PATH_PX / speed).max(finest / 16.0))
-            .min(arrival.max(finest / 16.0))
+        self.law
+            .path_step
+            .min(arrival.max(self.law.path_step / 16.0))
     }
 }
 
 impl Law {
-    fn propagator(&self, step: f64) -> [[f64; 2]; 2] {
+    /// Part of its way to a constant input that the tail goes in `step` µs.
+    fn tail_part(&self, step: f64) -> f64 {
+        if self.tail > 0.0 {
+            -(-step * self.tail_rate).exp_m1()
+        } else {
+            0.0
+        }
+    }
+
+    fn propagator(&self, picoseconds: f64) -> Propagator {
+        let step = picoseconds * 1e-6;
         let sigma = self.zeta * self.omega;
         let split = self.zeta * self.zeta - 1.0;
         // c, s: cos(ω_d t) and sin(ω_d t) / ω_d times the decay, or their hyperbolic twins.
@@ -344,10 +345,14 @@ impl Law {
             );
             (0.5 * (slow + fast), 0.5 * (slow - fast) / kappa)
         };
-        [
-            [c + sigma * s, s],
-            [-self.omega * self.omega * s, c - sigma * s],
-        ]
+        Propagator {
+            picoseconds,
+            m: [
+                [c + sigma * s, s],
+                [-self.omega * self.omega * s, c - sigma * s],
+            ],
+            tail: self.tail_part(step),
+        }
     }
 }
 

@@ -56,6 +56,8 @@ pub struct Microscope {
     chains: Vec<Chain>,
     has_memory: bool,
     ns_per_tick: f64,
+    /// Side of a pixel of the specimen, px of 1/512 field.
+    px_per_pixel: f64,
     now: f64,
     /// Codes that the converters hold.
     held: [u16; 2],
@@ -126,6 +128,7 @@ impl Microscope {
             ),
             electrons_per_ns: current.electrons_per_ns(),
             current_slope: instrument.probe.drift_per_hour / 3.6e12,
+            px_per_pixel: px_per_pixel(&specimen, &optics),
             ns_per_tick: 1e9 / f64::from(instrument.controller.tick_hz),
             specimen,
             detectors,
@@ -210,7 +213,8 @@ impl Microscope {
             return;
         }
         if self.is_still && !self.blanker.is_moving() {
-            self.pass(until);
+            let place = self.coils.beam();
+            self.pass(until, &Path::resting(place));
         } else {
             self.run_in_steps(until);
         }
@@ -233,14 +237,19 @@ impl Microscope {
             if step > 0.999_999 * left {
                 step = left;
             }
-            self.coils.advance_to((self.now + 0.5 * step) * 1e-3);
-            self.pass(self.now + step);
-            self.coils.advance_to(self.now * 1e-3);
+            let (from, leaving) = (self.coils.beam(), self.coils.velocity());
+            self.coils.advance_to((self.now + step) * 1e-3);
+            let path = Path::new(
+                [from, self.coils.beam()],
+                [leaving, self.coils.velocity()],
+                step * 1e-3,
+            );
+            self.pass(self.now + step, &path);
         }
     }
 
-    /// One step with the probe at one place.
-    fn pass(&mut self, until: f64) {
+    /// One step of time, with the beam on its way along `path`.
+    fn pass(&mut self, until: f64, path: &Path) {
         let (start, span) = (self.now, until - self.now);
         let middle = start + 0.5 * span;
         self.now = until;
@@ -260,14 +269,25 @@ impl Microscope {
                 return;
             }
         }
-        let probe = self.optics.nm_from_px(self.coils.beam());
-        let place = if self.is_still {
-            image.pixel_from_field(probe)
+        let shift = if self.is_still {
+            [0.0; 2]
         } else {
             let drift = [0, 1].map(|i| self.drift_velocity[i] * middle + self.drift[i].at(middle));
             let line = self.line.at(middle);
-            image.pixel_from_field([0, 1].map(|i| probe[i] - drift[i] + line[i]))
+            [0, 1].map(|i| line[i] - drift[i])
         };
+        let n_places = path.n_places(self.px_per_pixel);
+        let part = 1.0 / f64::from(n_places);
+        let (mut sums, mut centre) = ([0.0f32; wire::MAX_DETECTORS], [0.0; 2]);
+        let sums = &mut sums[..self.chains.len()];
+        for k in 0..n_places {
+            let probe = self.optics.nm_from_px(path.at((f64::from(k) + 0.5) * part));
+            let place = image.pixel_from_field([0, 1].map(|i| probe[i] + shift[i]));
+            centre = [0, 1].map(|i| centre[i] + part * place[i]);
+            if electrons > 0.0 {
+                see(image, self.damage.as_mut(), place, electrons * part, sums);
+            }
+        }
         if let Some(gate) = &mut self.gate {
             let weight = if electrons > 0.0 {
                 span * level
@@ -275,8 +295,7 @@ impl Microscope {
                 span * f64::MIN_POSITIVE.sqrt()
             };
             gate.weight += weight;
-            gate.moment[0] += weight * place[0];
-            gate.moment[1] += weight * place[1];
+            gate.moment = [0, 1].map(|i| gate.moment[i] + weight * centre[i]);
         }
         if electrons > 0.0 {
             let amount = if self.noiseless {
@@ -284,15 +303,9 @@ impl Microscope {
             } else {
                 electrons
             };
-            light(
-                image,
-                &mut self.chains,
-                self.damage.as_mut(),
-                place,
-                [start, until],
-                amount,
-                electrons,
-            );
+            for (chain, sum) in self.chains.iter_mut().zip(sums) {
+                chain.collect(start, until, amount, *sum * part as f32);
+            }
         }
     }
 
@@ -394,32 +407,78 @@ impl Microscope {
     }
 }
 
-/// Gives every detector its part of `amount` electrons at `place` px of the specimen.
+fn px_per_pixel(specimen: &Specimen, optics: &Optics) -> f64 {
+    let Some(image) = specimen.image() else {
+        return 1.0;
+    };
+    let [width, height] = optics.field();
+    512.0 * image.pixel_units() / width.max(height)
+}
+
+/// Adds to `sums` what each detector sees of an electron at `place` px of the specimen, which `electrons` damage.
 #[inline]
-fn light(
+fn see(
     image: &Image,
-    chains: &mut [Chain],
     damage: Option<&mut Damage>,
     place: [f64; 2],
-    [start, end]: [f64; 2],
-    amount: f64,
     electrons: f64,
+    sums: &mut [f32],
 ) {
     let stencil = image.stencil(place);
     if let Some(damage) = damage {
         let left = damage.expose(place, electrons);
-        for (i, chain) in chains.iter_mut().enumerate() {
-            chain.collect(
-                start,
-                end,
-                amount,
-                damage.faded(i, image.read(i, &stencil), left),
-            );
+        for (i, sum) in sums.iter_mut().enumerate() {
+            *sum += damage.faded(i, image.read(i, &stencil), left);
         }
     } else {
-        for (i, chain) in chains.iter_mut().enumerate() {
-            chain.collect(start, end, amount, image.read(i, &stencil));
+        for (i, sum) in sums.iter_mut().enumerate() {
+            *sum += image.read(i, &stencil);
         }
+    }
+}
+
+/// The way of the beam over one step: a cubic through places and velocities at its ends, px of 1/512 field.
+struct Path {
+    ends: [[f64; 2]; 2],
+    /// Velocities at the ends times the length of the step.
+    slopes: [[f64; 2]; 2],
+}
+
+impl Path {
+    /// More places are not visited in one step.
+    const PLACES_MAX: f64 = 64.0;
+
+    fn new(ends: [[f64; 2]; 2], velocities: [[f64; 2]; 2], step_us: f64) -> Self {
+        Self {
+            ends,
+            slopes: velocities.map(|v| v.map(|v| v * step_us)),
+        }
+    }
+
+    const fn resting(place: [f64; 2]) -> Self {
+        Self {
+            ends: [place; 2],
+            slopes: [[0.0; 2]; 2],
+        }
+    }
+
+    /// Places that sample it once per pixel of the specimen, which is `px` long.
+    fn n_places(&self, px: f64) -> u32 {
+        let [a, b] = self.ends;
+        let length = (b[0] - a[0]).abs().max((b[1] - a[1]).abs());
+        (length / px).ceil().clamp(1.0, Self::PLACES_MAX) as u32
+    }
+
+    /// The place at `t`, 0 to 1.
+    #[inline]
+    fn at(&self, t: f64) -> [f64; 2] {
+        let ([a, b], [u, v]) = (self.ends, self.slopes);
+        let (t2, t3) = (t * t, t * t * t);
+        [0, 1].map(|i| {
+            a[i] + (3.0 * t2 - 2.0 * t3) * (b[i] - a[i])
+                + (t3 - 2.0 * t2 + t) * u[i]
+                + (t3 - t2) * v[i]
+        })
     }
 }
 
