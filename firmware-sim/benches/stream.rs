@@ -44,13 +44,26 @@ fn main() {
         .read_line(&mut address)
         .unwrap();
     let rate = stream(address.trim(), dwell_ns, n);
+    let cpu_ns = cpu_seconds(child.id()) * 1e9 / n as f64;
     let text = format!(
-        "{specimen}, {instrument}, {dwell_ns} ns: {:.2} million positions/s\n",
+        "{specimen}, {instrument}, {dwell_ns} ns: {:.2} million positions/s, firmware-sim {cpu_ns:.0} ns CPU per position\n",
         rate * 1e-6
     );
     std::io::stdout().write_all(text.as_bytes()).unwrap();
     child.kill().unwrap();
     child.wait().unwrap();
+}
+
+/// User and system time of a process so far; clock ticks of 10 ms.
+fn cpu_seconds(pid: u32) -> f64 {
+    let text = std::fs::read_to_string(format!("/proc/{pid}/stat")).unwrap();
+    let fields: Vec<&str> = text
+        .rsplit_once(')')
+        .unwrap()
+        .1
+        .split_whitespace()
+        .collect();
+    (fields[11].parse::<f64>().unwrap() + fields[12].parse::<f64>().unwrap()) / 100.0
 }
 
 fn stream(address: &str, dwell_ns: u32, n: u64) -> f64 {
