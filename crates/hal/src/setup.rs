@@ -50,7 +50,7 @@ impl Setup {
             calibrations: Vec::new(),
             detectors: Vec::new(),
             open_timeout: Duration::from_secs(3),
-            silence_max: Duration::from_secs(1),
+            silence_max: Duration::from_secs(2),
             status_period: Duration::from_millis(20),
             coalesce: Duration::from_millis(1),
             nonce: nonce_from(clock.wall() + clock.now()),

@@ -299,7 +299,16 @@ impl Link {
         }
         self.follow_arming(status, events)?;
         match status.trip {
-            Some(trip) => self.on_trip(&trip, status.next_queued, events)?,
+            Some(trip) => {
+                self.on_trip(&trip, status.next_queued, events)?;
+                let is_all_seen = status.next_sequence == self.outgoing.next_sequence();
+                if is_all_seen && self.clearing.take().is_some() {
+                    events.push(Event::Refused {
+                        command: "clear_trip",
+                        reason: format!("trip {} is latched", trip.id),
+                    });
+                }
+            }
             None => self.on_no_trip(events),
         }
         if self.phase == Phase::Ready {
@@ -314,7 +323,8 @@ impl Link {
         status: &wire::Status,
         events: &mut Vec<Event>,
     ) -> Result<(), Error> {
-        let is_all_seen = self.outgoing.is_acknowledged();
+        // Acknowledgements may be newer than this status; what it says holds for what it has seen.
+        let is_all_seen = status.next_sequence == self.outgoing.next_sequence();
         let next = self.staging.next();
         let Some(scan) = &mut self.scan else {
             return Ok(());
@@ -333,6 +343,10 @@ impl Link {
                 self.queue_bytes_sent = status.queue_bytes_consumed;
                 self.queue_bytes_consumed = status.queue_bytes_consumed;
                 events.push(Event::Armed(super::hal_arming(scan.arming)));
+            }
+            // The refusal was lost on the line.
+            Stage::Asked if is_all_seen => {
+                self.refuse("arm", "the controller did not arm".into(), events);
             }
             Stage::Armed if is_in_force => {
                 let is_short = is_all_seen && status.next_queued != next && !scan.is_refused;
@@ -444,6 +458,9 @@ impl Link {
             _ => return Ok(()),
         };
         if matches!(command, "clear_trip" | "park" | "external_scan") {
+            if command == "clear_trip" {
+                self.clearing = None;
+            }
             events.push(Event::Refused { command, reason });
         } else {
             self.refuse(command, reason, events);

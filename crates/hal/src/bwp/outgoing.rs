@@ -70,7 +70,6 @@ impl Outgoing {
     }
 
     /// The sequence that the next sequenced packet will have.
-    #[cfg(test)]
     pub(super) fn next_sequence(&self) -> u32 {
         self.next_sequence
     }

@@ -280,7 +280,7 @@ fn contradictions_end_the_session() {
 #[test]
 fn a_silent_device_is_a_broken_link() {
     let mut script = Script::armed();
-    script.pass(900 * MS).unwrap();
+    script.pass(1900 * MS).unwrap();
     let error = script.pass(200 * MS).unwrap_err();
     match error {
         Error::Link { source, .. } => assert_eq!(source.kind(), std::io::ErrorKind::TimedOut),

@@ -210,6 +210,64 @@ fn a_refusal_that_was_lost_shows_in_the_status() {
 }
 
 #[test]
+fn a_lost_refusal_of_the_arm_shows_in_the_status() {
+    let mut script = Script::ready();
+    let arm = script.arm();
+    script.link.arm(&arm, script.now).unwrap();
+    // A status from before the arm says nothing about it.
+    let status = script.status();
+    script.take();
+    script.say(&Report::Status(status)).unwrap();
+    assert!(
+        !script
+            .events
+            .iter()
+            .any(|e| matches!(e, Event::Refused { .. }))
+    );
+    let status = script.status();
+    script.say(&Report::Status(status)).unwrap();
+    assert!(
+        script
+            .events
+            .iter()
+            .any(|e| matches!(e, Event::Refused { command: "arm", .. }))
+    );
+    script.link.arm(&arm, script.now).unwrap();
+}
+
+#[test]
+fn a_lost_refusal_to_clear_shows_in_the_status() {
+    let mut script = Script::ready();
+    let trip = wire::Trip {
+        cause: wire::TripCause::Interlock,
+        id: 5,
+        tick: wire::Tick(0),
+    };
+    let tripped = |script: &Script| wire::Status {
+        trip: Some(trip),
+        ..script.status()
+    };
+    let status = tripped(&script);
+    script.say(&Report::Status(status)).unwrap();
+    script.link.clear_trip(TripId(4)).unwrap();
+    script.say(&Report::Status(status)).unwrap();
+    script.take();
+    let status = tripped(&script);
+    script.say(&Report::Status(status)).unwrap();
+    script.say(&Report::Status(status)).unwrap();
+    let n = script.events.iter().filter(|e| {
+        matches!(
+            e,
+            Event::Refused {
+                command: "clear_trip",
+                ..
+            }
+        )
+    });
+    assert_eq!(n.count(), 1);
+}
+
+#[test]
 fn clearing_another_trip_is_told() {
     let mut script = Script::ready();
     script.link.clear_trip(TripId(4)).unwrap();
