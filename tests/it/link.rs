@@ -589,3 +589,115 @@ fn the_relay_is_taken_in_the_dark_and_given_back_on_release() {
     bench.run_until("the release", |b| b.has(|e| *e == Event::Blanked));
     assert!(!bench.hardware.is_external && !bench.hardware.is_beam_on);
 }
+
+/// An operator without a plan, over a bad line: arms, submits, blanks, falls silent, clears, disarms, in any order.
+struct Whim {
+    bench: Bench,
+    rng: ChaCha8Rng,
+    /// First and end of the positions of every arming that was accepted, in order.
+    submitted: Vec<(u64, u64)>,
+}
+
+impl Whim {
+    fn act(&mut self) {
+        let now = self.bench.clock.now();
+        let (link, n) = (&mut self.bench.link, self.rng.next_u32());
+        match n % 16 {
+            0 | 1 => {
+                let first = u64::from(n >> 8);
+                if link.arm(&arm(first), now).is_ok() {
+                    self.submitted.push((first, first));
+                }
+            }
+            2..=9 => {
+                if let Some((_, end)) = self.submitted.last_mut() {
+                    let len = 1 + (n >> 8) as usize % 3000;
+                    if link.submit(&batch(*end, len, |_| 1000), now).is_ok() {
+                        *end += len as u64;
+                    }
+                }
+            }
+            10 => link.blank(now),
+            11 => drop(link.disarm(now)),
+            12 | 13 => {
+                let newest = self.bench.events.iter().rev().find_map(|e| match e {
+                    Event::Tripped { id, .. } => Some(*id),
+                    _ => None,
+                });
+                if let Some(id) = newest {
+                    drop(link.clear_trip(id));
+                }
+            }
+            14 => drop(link.barrier(u64::from(n), now)),
+            _ => self.bench.heartbeats = !self.bench.heartbeats || n & 0x300 == 0,
+        }
+    }
+}
+
+#[test]
+fn whatever_is_commanded_over_a_bad_line_every_position_ends_once() {
+    let (mut n_samples, mut n_gaps, mut n_faults, mut n_armed) = (0, 0, 0, 0);
+    for seed in 0..25 {
+        let faults = Faults {
+            drop: 10_000,
+            flip: 10_000,
+            double: 10_000,
+            swap: 5000,
+        };
+        let mut whim = Whim {
+            bench: Bench::new(seed, faults, Setup::default(), false),
+            rng: ChaCha8Rng::seed_from_u64(1000 + seed),
+            submitted: Vec::new(),
+        };
+        whim.bench.open();
+        for _ in 0..400 {
+            whim.act();
+            for _ in 0..whim.rng.next_u32() % 20 {
+                whim.bench.step(Duration::from_micros(500)).unwrap();
+                let waits = whim.bench.hardware.is_beam_on
+                    && whim.bench.controller.state() == wire::State::Idle;
+                assert!(!waits, "seed {seed}: beam on while idle");
+            }
+        }
+        // The line gets better and the beam is taken away: everything comes to its end.
+        whim.bench.to_device.faults = Faults::default();
+        whim.bench.to_host.faults = Faults::default();
+        let now = whim.bench.clock.now();
+        whim.bench.link.blank(now);
+        for _ in 0..4000 {
+            whim.bench.step(Duration::from_millis(1)).unwrap();
+        }
+        assert!(!whim.bench.hardware.is_beam_on);
+        let mut armings: Vec<(u32, Vec<Event>)> = Vec::new();
+        for event in std::mem::take(&mut whim.bench.events) {
+            let counter = match &event {
+                Event::Samples(block) => block.arming.counter,
+                Event::Gap(gap) => gap.arming.counter,
+                Event::Armed(_) => {
+                    n_armed += 1;
+                    continue;
+                }
+                _ => continue,
+            };
+            match armings.last_mut() {
+                Some((last, events)) if *last == counter => events.push(event),
+                last => {
+                    assert!(last.is_none_or(|(last, _)| *last < counter), "seed {seed}");
+                    armings.push((counter, vec![event]));
+                }
+            }
+        }
+        let with_positions = whim.submitted.iter().filter(|(first, end)| first < end);
+        let expected: Vec<(u64, u64)> = with_positions.copied().collect();
+        assert_eq!(armings.len(), expected.len(), "seed {seed}");
+        for ((_, events), (first, end)) in armings.iter().zip(expected) {
+            let (samples, gaps) = check(events, first);
+            assert_eq!(first + samples + gaps, end, "seed {seed}");
+            n_samples += samples;
+            n_gaps += gaps;
+        }
+        n_faults += whim.bench.to_device.n_faults + whim.bench.to_host.n_faults;
+    }
+    println!("{n_armed} armings, {n_samples} samples, {n_gaps} in gaps, {n_faults} faults");
+    assert!(n_armed > 100 && n_samples > 100_000 && n_gaps > 10_000 && n_faults > 1000);
+}

@@ -100,6 +100,8 @@ struct Link {
     timers: Timers,
     replay: Option<Replay>,
     hand_over: Option<HandOver>,
+    /// Gaps of the arming before, which ended while a command came in; at most one per arming.
+    waiting: Vec<Event>,
     n_broken_packets: u64,
 }
 
@@ -246,6 +248,7 @@ impl LinkCore {
             },
             replay: None,
             hand_over: None,
+            waiting: Vec::new(),
             n_broken_packets: 0,
         };
         // The terminator ahead of the blank ends whatever half a packet a former host left on the line.

@@ -109,6 +109,9 @@ impl Link {
             max_unblanked_ticks: stretch,
         });
         self.push(&command, arming)?;
+        let mut waiting = std::mem::take(&mut self.waiting);
+        self.close_never_exposed(&mut waiting);
+        self.waiting = waiting;
         self.staging.restart(arm.first_position);
         self.assembler.restart(detectors);
         self.next_outcome = arm.first_position;

@@ -8,6 +8,7 @@ use std::time::Duration;
 impl Link {
     /// Hands up what has waited long enough, barriers whose positions are all there, and the end of the arming.
     pub(super) fn settle(&mut self, now: Duration, events: &mut Vec<Event>) {
+        events.append(&mut self.waiting);
         if let Some(opened_at) = self.assembler.opened_at() {
             let is_last = self.next_outcome == self.staging.next();
             if is_last || now.saturating_sub(opened_at) >= self.setup.coalesce {
@@ -48,7 +49,7 @@ impl Link {
     }
 
     /// Everything submitted and not under way any more is a gap.
-    fn close_never_exposed(&mut self, events: &mut Vec<Event>) {
+    pub(super) fn close_never_exposed(&mut self, events: &mut Vec<Event>) {
         let n = self.staging.end().saturating_sub(self.next_outcome);
         self.push_gap(self.next_outcome, n, GapCause::NeverExposed, 0, events);
         self.next_outcome = self.staging.end();
@@ -62,6 +63,7 @@ impl Link {
         self.phase = Phase::Lost;
         self.outgoing.restart();
         self.urgent.blank = true;
+        events.append(&mut self.waiting);
         self.flush(events);
         // What was sent may have been exposed; nobody will ever know. Its dose is booked as commanded.
         let n_sent = self.staging.next().saturating_sub(self.next_outcome);
