@@ -300,4 +300,4 @@ impl Outbox for Output {
 }
 
 #[cfg(test)]
-mod tests;
+pub(crate) mod tests;

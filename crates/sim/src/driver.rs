@@ -102,3 +102,6 @@ fn open(uri: &Uri, setup: &Setup) -> Result<Box<dyn ScanController>, hal::Error>
     })?;
     connect(&address, near, hal::bwp::LinkRate { bytes_per_s }, &setup)
 }
+
+#[cfg(test)]
+mod tests;

@@ -196,3 +196,6 @@ impl Pace {
         }
     }
 }
+
+#[cfg(test)]
+mod tests;

@@ -7,14 +7,15 @@ use wire::{
     VERSION_MAJOR, VERSION_MINOR,
 };
 
-struct Line {
-    device: Device,
+/// A host that speaks the bare protocol.
+pub(crate) struct Line {
+    pub(crate) device: Device,
     sequence: u32,
     arming: Arming,
 }
 
 impl Line {
-    fn new() -> Self {
+    pub(crate) fn new() -> Self {
         let device = Device::new(&Instrument::ideal(), Specimen::bundled(), 1).unwrap();
         Self {
             device,
@@ -26,7 +27,7 @@ impl Line {
         }
     }
 
-    fn send(&mut self, command: &Command<'_>) {
+    pub(crate) fn send(&mut self, command: &Command<'_>) {
         let mut payload = vec![0; wire::MAX_PAYLOAD];
         let n = command.write(&mut payload).unwrap();
         self.send_payload(command.packet_type(), &payload[..n]);
@@ -49,8 +50,8 @@ impl Line {
         self.device.on_bytes(&bytes[n / 2..n], now);
     }
 
-    /// Armed and exposing positions of 1 ms.
-    fn expose(&mut self) {
+    /// Armed, with 500 positions of `dwell_ticks` in the queue.
+    pub(crate) fn arm(&mut self, dwell_ticks: u32) {
         self.sequence = 1;
         let (version_major, version_minor) = (VERSION_MAJOR, VERSION_MINOR);
         self.send(&Command::Hello(Hello {
@@ -77,17 +78,17 @@ impl Line {
         }));
         let mut payload = vec![0; wire::MAX_PAYLOAD];
         let timing = Timing {
-            dwell_ticks: 1_000_000,
+            dwell_ticks,
             ..Timing::default()
         };
-        let n = UniformPositions::write(
-            0,
-            timing,
-            &[wire::DacPoint::new(30_000, 30_000); 500],
-            &mut payload,
-        )
-        .unwrap();
+        let points = [wire::DacPoint::new(30_000, 30_000); 500];
+        let n = UniformPositions::write(0, timing, &points, &mut payload).unwrap();
         self.send_payload(PacketType::PositionsUniform, &payload[..n]);
+    }
+
+    /// Armed and exposing positions of 1 ms.
+    fn expose(&mut self) {
+        self.arm(1_000_000);
         self.device.advance(self.device.tick() + 5_500_000);
     }
 
