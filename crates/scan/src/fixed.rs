@@ -1,5 +1,6 @@
 //! From plan to policy: static patterns, views and spots behind the seam that adaptive policies share.
 
+use crate::adaptive::{Adaptive, Goal};
 use crate::order::Sweep;
 use crate::path::{Bands, Path, Place, Travel};
 use crate::pattern::{
@@ -35,8 +36,19 @@ pub fn policy(
             dwell,
             Pause::of_view(plan, dwell, current)?,
         )?),
-        PlanKind::Acquire => Box::new(Static::new(plan, dwell, Pause::default())?),
+        PlanKind::Acquire => match Goal::of(&plan.pattern) {
+            Some(goal) => Box::new(Adaptive::new(plan, goal, dwell, current, |n| {
+                seeds(plan, n)
+            })?),
+            None => Box::new(Static::new(plan, dwell, Pause::default())?),
+        },
     })
+}
+
+/// Jittered seeds of an adaptive frame: four coarse passes.
+fn seeds(plan: &Plan, n: u64) -> Box<dyn Path> {
+    let bands = Stratified::new(plan.field.grid, n, Fill::Jitter, plan.seed);
+    Box::new(Sweep::new(Box::new(bands), 4, true))
 }
 
 /// The places of a plan in visiting order.
@@ -273,7 +285,8 @@ impl Timing {
         (length, settle)
     }
 
-    fn append(&mut self, places: &[Place], batch: &mut PositionBatch) {
+    /// Appends places with their dwell and settle times.
+    pub(crate) fn append(&mut self, places: &[Place], batch: &mut PositionBatch) {
         batch.row.extend(places.iter().map(|p| p.row));
         batch.col.extend(places.iter().map(|p| p.col));
         let dwell = self.dwell_ns;

@@ -5,6 +5,7 @@
 //! fraction. The set of pixels of a frame depends on the seed, the frame and the pattern alone; the visiting
 //! order only arranges it. [`CoilPredictor`] says where lagging coils really carried the beam. Everything random is seeded and replays exactly. Pure computation: no I/O, no clock.
 
+mod adaptive;
 mod coil;
 mod error;
 mod fixed;

@@ -454,7 +454,12 @@ fn what_is_missing_is_refused_by_name() {
             .unwrap()
             .to_string()
     };
-    let edges = error(Pattern::Edges, Order::Default);
+    let mut view = plan(16, 16, Pattern::Edges, 1.0);
+    view.kind = PlanKind::View;
+    let edges = scan::policy(&view, dwell(), None)
+        .err()
+        .unwrap()
+        .to_string();
     assert!(
         edges.starts_with("pattern: edges is not implemented") && edges.contains("jittered"),
         "{edges}"
