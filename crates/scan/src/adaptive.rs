@@ -22,8 +22,8 @@ use crate::{Context, Error, Policy};
 use coverage::Coverage;
 use domain::{Current, DwellTime, Estimate, Invalid, Pattern, Plan, PositionBatch};
 use std::sync::Arc;
-use tiles::{Best, Tiles};
-use trust::{Forecast, Trust};
+use tiles::{Best, MAX_TILE_COLS, Tiles};
+use trust::{Forecast, Trust, score_row};
 
 /// Largest grid, pixels: a policy holds about 14 bytes per pixel.
 const N_PIXELS_MAX: u64 = 1 << 24;
@@ -199,11 +199,11 @@ impl Adaptive {
         for tile in 0..self.tiles.len() {
             if before
                 .as_ref()
-                .is_some_and(|before| view.is_same(before, tile))
+                .is_some_and(|before| view.is_same(before, &self.goal, tile))
             {
                 continue;
             }
-            view.score(&self.goal, tile, power, scale, &mut self.scores);
+            view.score(&self.goal, tile, (power, scale), &mut self.scores);
             self.promising.touch(tile);
         }
         self.scored = Scored {
@@ -406,17 +406,20 @@ impl<'a> View<'a> {
         }
     }
 
-    fn is_same(&self, other: &Self, tile: usize) -> bool {
+    /// Whether nothing that scores read differs in a tile. Where the uncertainty is the same, so is the rest.
+    fn is_same(&self, other: &Self, goal: &Goal, tile: usize) -> bool {
         if self.scale != other.scale || self.mean.len() != other.mean.len() {
             return false;
         }
         let rect = self.tiles.rect(tile);
+        let needs_mean = matches!(goal, Goal::Edges);
         (rect.row..rect.row + rect.n_rows).all(|row| {
             let first = self.index(row, rect.col);
             let end = self.index(row, rect.col + rect.n_cols - 1) + 1;
-            self.uncertainty[first..end] == other.uncertainty[first..end]
-                && self.unit_variance[first..end] == other.unit_variance[first..end]
-                && self.mean[first..end] == other.mean[first..end]
+            same_bits(
+                &self.uncertainty[first..end],
+                &other.uncertainty[first..end],
+            ) && (!needs_mean || same_bits(&self.mean[first..end], &other.mean[first..end]))
         })
     }
 
@@ -430,22 +433,49 @@ impl<'a> View<'a> {
         )
     }
 
-    fn score(&self, goal: &Goal, tile: usize, power: f32, scale: f32, scores: &mut [f32]) {
+    fn score(&self, goal: &Goal, tile: usize, law: (f32, f32), scores: &mut [f32]) {
         let rect = self.tiles.rect(tile);
         for row in rect.row..rect.row + rect.n_rows {
-            for col in rect.col..rect.col + rect.n_cols {
-                let pixel = self.tiles.pixel(row, col);
-                let known = self.forecast(pixel);
-                scores[pixel] = match goal {
-                    Goal::Adaptive => {
-                        let t = scale * known.tempered(power);
-                        t * t / (t + known.noise)
+            let first = self.tiles.pixel(row, rect.col);
+            let scores = &mut scores[first..first + rect.n_cols as usize];
+            match goal {
+                Goal::Adaptive if self.scale == 1 => self.score_row(law, first, scores),
+                _ => {
+                    for (col, score) in (rect.col..).zip(scores) {
+                        *score = self.score_pixel(goal, row, col, law);
                     }
-                    Goal::Uncertainty | Goal::Weighted(_) => known.variance(),
-                    Goal::Edges => self.slope(row, col) * known.geometry(),
-                    Goal::Revisit => known.variance().powi(2) / (known.variance() + known.noise),
-                };
+                }
             }
+        }
+    }
+
+    fn score_row(&self, law: (f32, f32), first: usize, scores: &mut [f32]) {
+        let here = first..first + scores.len();
+        let mut noise = [0.0; MAX_TILE_COLS];
+        let noise = &mut noise[..self.noise.len().min(scores.len())];
+        for (noise, n) in noise
+            .iter_mut()
+            .zip(self.noise.get(here.clone()).unwrap_or(&[]))
+        {
+            *noise = n / self.electrons;
+        }
+        score_row(
+            law,
+            &self.unit_variance[here.clone()],
+            &self.uncertainty[here],
+            noise,
+            scores,
+        );
+    }
+
+    fn score_pixel(&self, goal: &Goal, row: u32, col: u32, (power, scale): (f32, f32)) -> f32 {
+        let known = self.forecast(self.tiles.pixel(row, col));
+        let gain = |t: f32| t * t / (t + known.noise + f32::MIN_POSITIVE);
+        match goal {
+            Goal::Adaptive => gain(scale * known.tempered(power)),
+            Goal::Uncertainty | Goal::Weighted(_) => known.variance(),
+            Goal::Edges => self.slope(row, col) * known.geometry(),
+            Goal::Revisit => gain(known.variance()),
         }
     }
 
@@ -458,6 +488,16 @@ impl<'a> View<'a> {
         let right = at(row, (col + s).min(n_cols - 1)) - at(row, col.saturating_sub(s));
         down * down + right * right
     }
+}
+
+/// Equality that vectors can test.
+fn same_bits(a: &[f32], b: &[f32]) -> bool {
+    let differing = |(a, b): (&f32, &f32)| a.to_bits() ^ b.to_bits();
+    a.iter()
+        .zip(b)
+        .map(differing)
+        .fold(0, |all, bits| all | bits)
+        == 0
 }
 
 #[cfg(test)]

@@ -10,8 +10,8 @@ const PASSES: usize = 3;
 
 /// Longest batch that gets a tour of nearest neighbours; longer ones follow Hilbert's curve.
 const NEAREST_MAX: usize = 512;
-/// Gains of reversing a run that are computed per batch: what bounds its time, about 0.2 ms.
-const REVERSALS: usize = 80_000;
+/// Gains of reversing a run that are computed per batch: what bounds its time.
+const REVERSALS: usize = 40_000;
 
 /// Short tours of small sets of places; keeps its memory.
 #[derive(Debug, Default)]
@@ -32,7 +32,7 @@ impl Tour {
         } else {
             self.by_hilbert(from, places);
         }
-        improve(Some(from), places);
+        improve(Some(from), places, 1);
     }
 
     fn by_hilbert(&mut self, from: [f32; 2], places: &mut [Place]) {
@@ -133,7 +133,7 @@ impl ShortTour {
             self.next = end;
             self.arrange(top, bottom);
         }
-        improve(last.map(|p| [p.row, p.col]), &mut self.strip);
+        improve(last.map(|p| [p.row, p.col]), &mut self.strip, PASSES);
         true
     }
 
@@ -196,12 +196,12 @@ const fn at(place: &Place) -> [f32; 2] {
 
 /// Shortens an open path that starts after `before`: reverses runs (2-opt) and moves single places (Or-opt) within a
 /// window. The path never becomes longer.
-fn improve(before: Option<[f32; 2]>, path: &mut [Place]) {
+fn improve(before: Option<[f32; 2]>, path: &mut [Place], n_passes: usize) {
     let Some(first) = path.first().map(at) else {
         return;
     };
     let start = before.unwrap_or(first);
-    for _ in 0..PASSES {
+    for _ in 0..n_passes {
         let mut changed = false;
         for i in 0..path.len() {
             let from = if i == 0 { start } else { at(&path[i - 1]) };

@@ -6,6 +6,8 @@ use std::collections::BinaryHeap;
 
 /// Side of a tile, px.
 const SIDE: u32 = 16;
+/// Most columns of a tile.
+pub(super) const MAX_TILE_COLS: usize = SIDE as usize;
 
 /// A grid cut into tiles.
 #[derive(Debug, Clone, Copy)]
