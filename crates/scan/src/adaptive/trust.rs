@@ -80,7 +80,7 @@ fn log2(x: f32) -> f32 {
     let exponent = (bits >> 23) as i32 - 127;
     let m = f32::from_bits((bits & 0x007f_ffff) | 0x3f80_0000);
     let series =
-        (((-0.081_615_81 * m + 0.645_142_3) * m - 2.120_675_3) * m + 4.070_090_8) * m - 2.512_854_6;
+        (((-0.081_615_81 * m + 0.645_142_3) * m - 2.120_675_3) * m + 4.070_091) * m - 2.512_854_6;
     exponent as f32 + series
 }
 
@@ -92,7 +92,9 @@ fn exp2(x: f32) -> f32 {
     let x = if x < 126.0 { x } else { 126.0 };
     let shifted = x + ROUND;
     let f = x - (shifted - ROUND);
-    let series = (((0.009_618_1 * f + 0.055_504_1) * f + 0.240_226_5) * f + 0.693_147_2) * f + 1.0;
+    let series = (((0.009_618_1 * f + 0.055_504_1) * f + 0.240_226_5) * f + std::f32::consts::LN_2)
+        * f
+        + 1.0;
     series * f32::from_bits((shifted.to_bits() << 23).wrapping_add(127 << 23))
 }
 
