@@ -1,13 +1,17 @@
 //! What recording costs: batches of 1024 positions and their samples from four detectors, onto a real disk and
-//! into memory. Throughput is in positions; on one busy thread its inverse is the CPU time per position.
+//! into nothing. Times are CPU time of the recording thread, the system's part included, so that they do not depend
+//! on what else the machine does; throughput is in positions per CPU second.
 
-use criterion::{Criterion, Throughput, criterion_group, criterion_main};
+use criterion::measurement::{Measurement, ValueFormatter, WallTime};
+use criterion::{BatchSize, Criterion, Throughput, criterion_group, criterion_main};
 use domain::{
     BatchId, Detector, DetectorName, DwellTime, Exposure, Grid, PerPosition, Pitch, Plan,
     PositionBatch, SampleBlock, SampleFlags, ScanField, Signal, SignalKind,
 };
+use rustix::time::{ClockId, clock_gettime};
 use std::path::Path;
 use std::sync::Arc;
+use std::time::Duration;
 use store::{
     ArmingId, BatchRecord, BlockRecord, Decider, DiskFile, Header, JournalFile, Record, Recorder,
     RecorderSettings, Syncer,
@@ -126,7 +130,44 @@ fn record(file: Box<dyn JournalFile>, path: &Path, header: &Header, records: &[R
     recorder.flush().expect("the disk has room");
 }
 
-fn journal(c: &mut Criterion) {
+/// CPU time of this thread.
+struct CpuTime;
+
+fn cpu_time() -> Duration {
+    let time = clock_gettime(ClockId::ThreadCPUTime);
+    Duration::new(time.tv_sec as u64, time.tv_nsec as u32)
+}
+
+impl Measurement for CpuTime {
+    type Intermediate = Duration;
+    type Value = Duration;
+
+    fn start(&self) -> Duration {
+        cpu_time()
+    }
+
+    fn end(&self, start: Duration) -> Duration {
+        cpu_time().saturating_sub(start)
+    }
+
+    fn add(&self, a: &Duration, b: &Duration) -> Duration {
+        *a + *b
+    }
+
+    fn zero(&self) -> Duration {
+        Duration::ZERO
+    }
+
+    fn to_f64(&self, value: &Duration) -> f64 {
+        value.as_nanos() as f64
+    }
+
+    fn formatter(&self) -> &dyn ValueFormatter {
+        WallTime.formatter()
+    }
+}
+
+fn journal(c: &mut Criterion<CpuTime>) {
     let header = header();
     let mut group = c.benchmark_group("journal");
     group.sample_size(10);
@@ -139,15 +180,23 @@ fn journal(c: &mut Criterion) {
         group.bench_function(format!("written, {name}"), |b| {
             let dir = tempfile::tempdir().expect("a temporary directory");
             let path = dir.path().join("journal");
-            b.iter(|| {
+            let create = || {
                 let _ = std::fs::remove_file(&path);
-                let file = DiskFile::create(&path).expect("the file is new");
-                record(Box::new(file), &path, &header, &records);
-            });
+                DiskFile::create(&path).expect("the file is new")
+            };
+            b.iter_batched(
+                create,
+                |file| record(Box::new(file), &path, &header, &records),
+                BatchSize::PerIteration,
+            );
         });
     }
     group.finish();
 }
 
-criterion_group!(benches, journal);
+criterion_group! {
+    name = benches;
+    config = Criterion::default().with_measurement(CpuTime);
+    targets = journal
+}
 criterion_main!(benches);

@@ -1,6 +1,6 @@
 //! Data sets as they lie on disk: open one, list many. Nothing here writes.
 
-use super::columns::{self, Samples};
+use super::columns::{self, SampleSummary, Samples};
 use super::{EXPERIMENTS, journal_path};
 use crate::journal::{JournalReader, SampleReader};
 use crate::record::Header;
@@ -98,6 +98,21 @@ impl DataSet {
             Value::Null => None,
             reason => Some(reason.to_string()),
         }
+    }
+
+    /// What a complete data set holds; `None` where it is not complete.
+    #[must_use]
+    pub fn summary(&self) -> Option<SampleSummary> {
+        let count = |key: &str| self.summary[key].as_u64();
+        Some(SampleSummary {
+            n_samples: count("n_samples")?,
+            n_gaps: count("n_gaps")?,
+            n_unresolved: count("n_unresolved")?,
+            electrons: self.summary["electrons"].as_f64()?,
+            electrons_outside: self.summary["electrons_outside"].as_f64()?,
+            scan_ns: count("scan_ns")?,
+            cut_bytes: count("cut_bytes")?,
+        })
     }
 
     /// The journal from its first record, whatever the state.

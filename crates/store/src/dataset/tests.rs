@@ -247,6 +247,7 @@ fn a_killed_run_is_recovered_and_nothing_is_destroyed() {
                 let set = DataSet::open(&place.path).unwrap();
                 assert_eq!(set.n_samples().unwrap() as u64, saved.n_samples);
                 assert_eq!(set.state(), DataSetState::Recovered);
+                assert_eq!(set.summary(), Some(saved));
                 assert_eq!(recover(&place.path).unwrap().saved, None);
             }
         }
@@ -327,4 +328,70 @@ fn large_grids_are_counted_band_by_band() {
             "{row}, {col}"
         );
     }
+}
+
+fn attributes(path: &Path, of: &str) -> serde_json::Value {
+    serde_json::from_slice(&fs::read(path.join(of).join(".zattrs")).unwrap()).unwrap()
+}
+
+#[test]
+fn axes_are_centred_in_nm_or_px() {
+    for (pitch, unit, scale) in [
+        (
+            Pitch::Nanometres(Nanometres::new(0.02).unwrap()),
+            "nm",
+            0.02,
+        ),
+        (Pitch::Unknown, "px", 1.0),
+    ] {
+        let place = place();
+        let mut header = header(20, 30, &["haadf"]);
+        header.plan.field.pitch = pitch;
+        record(&place.path, &header, &run(2, 10, 30, 1, 0));
+        Finaliser::begin(&place.path).unwrap().finish().unwrap();
+        let [y, x] = ["axis-0", "axis-1"]
+            .map(|axis| attributes(&place.path, &format!("Experiments/visits/{axis}")));
+        assert_eq!(
+            (&y["name"], &y["size"], &y["units"]),
+            (&"y".into(), &20.into(), &unit.into())
+        );
+        assert_eq!(
+            (&x["name"], &x["size"], &x["units"]),
+            (&"x".into(), &30.into(), &unit.into())
+        );
+        assert_eq!(y["scale"].as_f64().unwrap(), scale);
+        assert!((y["offset"].as_f64().unwrap() + 9.5 * scale).abs() < 1e-12);
+        assert!((x["offset"].as_f64().unwrap() + 14.5 * scale).abs() < 1e-12);
+    }
+}
+
+#[test]
+fn metadata_say_what_a_paper_needs() {
+    let place = place();
+    let header = header(20, 30, &["haadf"]);
+    record(&place.path, &header, &run(2, 10, 30, 1, 0));
+    Finaliser::begin(&place.path).unwrap().finish().unwrap();
+    let visits = place.path.join("Experiments/visits");
+    let tem = attributes(&visits, "metadata/Acquisition_instrument/TEM");
+    assert_eq!(
+        (&tem["beam_energy"], &tem["beam_current"]),
+        (&200.0.into(), &0.01.into())
+    );
+    assert_eq!(tem["convergence_angle"], 21.4);
+    let own = visits.join("original_metadata/beamwright");
+    let detector = attributes(&own, "detectors/haadf/calibration");
+    assert_eq!(
+        (&detector["id"], &detector["gain"]),
+        (&"haadf-1".into(), &0.1.into())
+    );
+    assert_eq!(attributes(&own, "versions")["beamwright"], "0.1.0");
+    assert_eq!(attributes(&own, "")["kernel"], "baseline");
+    let dose = attributes(&own, "dose");
+    // 20 samples of 62.4 electrons, 0.5 outside each, over 600 pixels of 0.04 Å².
+    let mean = dose["mean_e_per_a2"].as_f64().unwrap();
+    assert!((mean - 20.0 * 62.9 / 24.0).abs() < 1e-3, "{mean}");
+    assert_eq!(attributes(&place.path, "")["file_format"], "ZSpy");
+    let all: serde_json::Value =
+        serde_json::from_slice(&fs::read(place.path.join(".zmetadata")).unwrap()).unwrap();
+    assert!(all["metadata"]["samples/row/.zarray"].is_object());
 }

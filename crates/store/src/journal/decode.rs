@@ -1,7 +1,7 @@
 //! Bytes into records. Nothing in a payload is trusted: lengths are tested before memory is asked for.
 
 use super::bytes::Cursor;
-use super::encode::{GAP_CAUSES, batch_layout, block_layout};
+use super::encode::{GAP_CAUSES, WHOLE_VALUES, batch_layout, block_layout};
 use super::window::Window;
 use super::{MAX_POSITIONS, code};
 use crate::record::{
@@ -65,7 +65,7 @@ fn count(n: u32) -> Option<usize> {
     (n <= MAX_POSITIONS).then_some(n)
 }
 
-fn places(cursor: &mut Cursor<'_>, n: usize, whole: bool) -> Option<Vec<f32>> {
+fn values(cursor: &mut Cursor<'_>, n: usize, whole: bool) -> Option<Vec<f32>> {
     if whole {
         Some(cursor.u16s(n)?.map(f32::from).collect())
     } else {
@@ -94,8 +94,8 @@ pub(crate) fn batch(payload: &[u8]) -> Option<BatchRecord> {
         first_position,
         frame,
         revision,
-        row: places(c, n, whole)?,
-        col: places(c, n, whole)?,
+        row: values(c, n, whole)?,
+        col: values(c, n, whole)?,
         dwell_ns: times(c, n, n == 0 || layout & batch_layout::DWELL_EACH != 0)?,
         settle_ns: times(c, n, n == 0 || layout & batch_layout::SETTLE_EACH != 0)?,
         flags: PositionFlags {
@@ -151,7 +151,7 @@ pub(crate) fn block<'a>(
         (picked(&parts, |b| &b.row), picked(&parts, |b| &b.col))
     } else {
         let whole = has(bits::WHOLE);
-        (places(c, n, whole)?, places(c, n, whole)?)
+        (values(c, n, whole)?, values(c, n, whole)?)
     };
     let n_actual = if has(bits::ACTUAL) { n } else { 0 };
     let (row_actual, col_actual) = (c.f32s(n_actual)?, c.f32s(n_actual)?);
@@ -256,8 +256,9 @@ fn signal(c: &mut Cursor<'_>, n: usize) -> Option<Signal> {
     let kind = c.u8()?;
     let (rows, cols) = (c.u32()?, c.u32()?);
     let per = (rows as usize).checked_mul(cols as usize)?;
-    let values = c.f32s(n.checked_mul(per)?)?;
-    match (kind, rows, cols) {
+    let whole = kind & WHOLE_VALUES != 0;
+    let values = values(c, n.checked_mul(per)?, whole)?;
+    match (kind & !WHOLE_VALUES, rows, cols) {
         (0, 1, 1) => Some(Signal::Scalar(values)),
         (1, 1, n_channels) => Some(Signal::Spectrum { n_channels, values }),
         (2, n_ky, n_kx) => Some(Signal::Pattern { n_ky, n_kx, values }),

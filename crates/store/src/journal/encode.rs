@@ -7,7 +7,7 @@
 //! block   t_ns u64 | sequence u64 | first_position u64 | t0_ns u64 | unblanked_outside_ns u64
 //!         | session u32 | counter u32 | frame u32 | n u32 | layout u16 | signals u8 | 0 u8
 //!         | what `layout` says is there, in the order of its bits
-//!         | per signal: kind u8 | rows u32 | columns u32 | values f32
+//!         | per signal: kind u8 | rows u32 | columns u32 | values u16 or f32
 //! gap     t_ns u64 | first_position u64 | n u64 | unblanked_ns u64 | electrons f64 | session u32 | counter u32 | cause u8
 //! event, finish   t_ns u64 | JSON
 //! ```
@@ -47,6 +47,9 @@ pub(crate) mod block_layout {
     pub(crate) const FLAGS_EACH: u16 = 1024;
     pub(crate) const ALL: u16 = 2047;
 }
+
+/// Bit of a signal's kind: its values are whole numbers, as u16.
+pub(crate) const WHOLE_VALUES: u8 = 16;
 
 /// Bytes of bulk per record after the header.
 const BULK_BYTES: usize = 1 << 20;
@@ -232,7 +235,7 @@ fn are_whole(values: &[f32]) -> bool {
     beyond <= 0xffff && differing == 0
 }
 
-fn put_places(buffer: &mut Vec<u8>, values: &[f32], whole: bool) {
+fn put_values(buffer: &mut Vec<u8>, values: &[f32], whole: bool) {
     if whole {
         let start = buffer.len();
         buffer.resize(start + 2 * values.len(), 0);
@@ -293,8 +296,8 @@ fn put_batch(b: &mut Vec<u8>, record: &BatchRecord) {
     let identity = &identity[..identity.floor_char_boundary_at(255)];
     b.push(identity.len() as u8);
     b.extend_from_slice(identity.as_bytes());
-    put_places(b, &batch.row, whole);
-    put_places(b, &batch.col, whole);
+    put_values(b, &batch.row, whole);
+    put_values(b, &batch.col, whole);
     put_times(b, &batch.dwell_ns, dwell_each);
     put_times(b, &batch.settle_ns, settle_each);
 }
@@ -351,8 +354,8 @@ fn put_block(b: &mut Vec<u8>, record: &BlockRecord, window: &Window) {
         | bit(each_len(&block.flags).is_some(), bits::FLAGS_EACH);
     put_block_head(b, record, layout);
     if !of_batch {
-        put_places(b, &block.row, whole);
-        put_places(b, &block.col, whole);
+        put_values(b, &block.row, whole);
+        put_values(b, &block.col, whole);
     }
     put_f32(b, &block.row_actual);
     put_f32(b, &block.col_actual);
@@ -424,9 +427,11 @@ fn put_signal(b: &mut Vec<u8>, signal: &Signal) {
         Signal::Spectrum { n_channels, values } => (1, [1, *n_channels], values),
         Signal::Pattern { n_ky, n_kx, values } => (2, [*n_ky, *n_kx], values),
     };
-    b.push(kind);
+    // Counts of an ADC, and of electrons, are whole numbers: half the bytes.
+    let whole = are_whole(values);
+    b.push(kind | if whole { WHOLE_VALUES } else { 0 });
     put_u32(b, &dims);
-    put_f32(b, values);
+    put_values(b, values, whole);
 }
 
 /// Codes of gap causes. Never reused.

@@ -1,8 +1,10 @@
 //! A file in memory that fails on command: for tests of everything that records.
 
 use super::{JournalFile, Syncer};
+use domain::{Clock, VirtualClock};
 use std::io;
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
+use std::time::Duration;
 
 /// What the n-th write does instead of writing everything.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -13,6 +15,8 @@ pub enum Fault {
     Partial(usize),
     /// Is interrupted before anything is written.
     Interrupted,
+    /// Takes so long on the file's clock, then writes everything.
+    Slow(Duration),
 }
 
 #[derive(Debug, Default)]
@@ -26,17 +30,47 @@ struct State {
     sync_fault: Option<io::ErrorKind>,
 }
 
+impl State {
+    fn next_fault(&mut self) -> Option<Fault> {
+        let n = self.n_writes;
+        self.n_writes += 1;
+        self.faults.iter().find(|(at, _)| *at == n).map(|f| f.1)
+    }
+}
+
 /// A journal in memory with scripted faults. Clones share the bytes.
-#[derive(Debug, Clone, Default)]
+#[derive(Clone)]
 pub struct ScriptedFile {
     state: Arc<Mutex<State>>,
+    clock: Arc<dyn Clock>,
+}
+
+impl std::fmt::Debug for ScriptedFile {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        self.state().fmt(f)
+    }
+}
+
+impl Default for ScriptedFile {
+    fn default() -> Self {
+        Self::on(Arc::new(VirtualClock::new()))
+    }
 }
 
 impl ScriptedFile {
-    /// An empty file without faults.
+    /// An empty file without faults, on a clock of its own.
     #[must_use]
     pub fn new() -> Self {
         Self::default()
+    }
+
+    /// An empty file without faults; slow writes wait on `clock`.
+    #[must_use]
+    pub fn on(clock: Arc<dyn Clock>) -> Self {
+        Self {
+            state: Arc::default(),
+            clock,
+        }
     }
 
     /// Makes write number `n` (from 0) suffer `fault`.
@@ -88,15 +122,16 @@ impl ScriptedFile {
 
 impl JournalFile for ScriptedFile {
     fn write(&mut self, bytes: &[u8]) -> io::Result<usize> {
+        let fault = self.state().next_fault();
+        if let Some(Fault::Slow(span)) = fault {
+            self.clock.sleep(span);
+        }
         let mut state = self.state();
-        let n = state.n_writes;
-        state.n_writes += 1;
-        let fault = state.faults.iter().find(|(at, _)| *at == n).map(|f| f.1);
         let wanted = match fault {
             Some(Fault::Fail(kind)) => return Err(kind.into()),
             Some(Fault::Interrupted) => return Err(io::ErrorKind::Interrupted.into()),
             Some(Fault::Partial(most)) => bytes.len().min(most),
-            None => bytes.len(),
+            Some(Fault::Slow(_)) | None => bytes.len(),
         };
         let room = state
             .capacity

@@ -397,6 +397,22 @@ fn a_full_disk_refuses_records_once_memory_is_full_and_heals() {
 }
 
 #[test]
+fn a_slow_write_takes_its_time_and_loses_nothing() {
+    let clock = domain::VirtualClock::new();
+    let slow = Fault::Slow(Duration::from_millis(500));
+    let file = ScriptedFile::on(Arc::new(clock.clone())).with_fault(3, slow);
+    let header = header(16, 16, &["haadf"]);
+    let records = run(8, 5, 16, 1, 0);
+    let mut recorder = recorder(&file, &header);
+    for record in &records {
+        recorder.append(record).unwrap();
+        recorder.flush().unwrap();
+    }
+    assert_eq!(domain::Clock::now(&clock), Duration::from_millis(500));
+    assert_eq!(read(&file.bytes()).unwrap().1, records);
+}
+
+#[test]
 fn a_failed_sync_is_reported() {
     let file = ScriptedFile::new();
     let mut recorder = recorder(&file, &header(16, 16, &["haadf"]));
@@ -588,6 +604,28 @@ fn golden_records() -> Vec<Record> {
         finish: finish(3, 1),
     });
     records
+}
+
+#[test]
+fn whole_values_take_half_the_bytes_and_come_back() {
+    let header = header(16, 16, &["haadf"]);
+    let record = |value: fn(u32) -> f32| {
+        let mut own = (*block(0, &batch(0, 1000, 16, 0), 0, 0)).clone();
+        own.signals = vec![Signal::Scalar((0..1000).map(value).collect())];
+        Record::Block(BlockRecord {
+            t_ns: 0,
+            arming: ArmingId::default(),
+            unblanked_outside_ns: 0,
+            block: Arc::new(own),
+        })
+    };
+    let (counts, events) = (record(|i| (i * 65) as f32), record(|i| i as f32 * 0.1));
+    let lengths = [&counts, &events].map(|r| {
+        let bytes = written(&header, std::slice::from_ref(r));
+        assert_eq!(&read(&bytes).unwrap().1[0], r);
+        bytes.len()
+    });
+    assert_eq!(lengths[1] - lengths[0], 2 * 1000);
 }
 
 #[test]
