@@ -90,6 +90,31 @@ impl CoilPair {
     }
 }
 
+/// Time from the command until a coil that rested stays within `within` px of where a jump of `jump` px ends, µs, its delay
+/// included. The slow tail counts; what hysteresis leaves does not, since waiting does not remove it.
+pub(crate) fn settle_us(coil: &Coil, jump: f64, within: f64) -> f64 {
+    let mut axis = Axis::new(coil);
+    axis.send(jump, 0.0);
+    let mut ends = axis.clone();
+    ends.advance_to(1e9);
+    let last = ends.beam;
+    let (mut settled, mut now) = (0.0, 0.0);
+    loop {
+        if (axis.beam - last).abs() > within {
+            settled = now;
+        } else if axis.pending.is_empty() && axis.is_still() {
+            return settled;
+        }
+        // A part of the fastest motion, or of the tail.
+        now += if axis.pending.is_empty() && axis.is_still() {
+            coil.tail_us * 0.01
+        } else {
+            axis.law.path_step * 0.1
+        };
+        axis.advance_to(now);
+    }
+}
+
 #[derive(Debug, Clone)]
 struct Axis {
     law: Law,
@@ -501,6 +526,21 @@ mod tests {
                 );
             }
         }
+    }
+
+    #[test]
+    fn settling_of_an_exponential_tail_takes_its_logarithm() {
+        let coil = Coil {
+            tail: 0.01,
+            tail_us: 100.0,
+            delay_us: 3.0,
+            ..Coil::OFF
+        };
+        // 1 px of 100 is left; it falls to 0.25 px after τ ln 4.
+        let want = 3.0 + 100.0 * 4.0f64.ln();
+        assert!((settle_us(&coil, 100.0, 0.25) - want).abs() < 1.5);
+        assert!((settle_us(&coil, 10.0, 0.25) - 3.0).abs() < 0.2);
+        assert_eq!(settle_us(&Coil::OFF, 100.0, 0.25), 0.0);
     }
 
     #[test]

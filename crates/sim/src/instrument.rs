@@ -13,6 +13,7 @@ use domain::{DetectorName, Invalid};
 use serde::{Deserialize, Serialize};
 
 use crate::Error;
+use crate::coil::settle_us;
 
 /// Everything that is not the specimen.
 #[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
@@ -281,6 +282,23 @@ impl Instrument {
         Ok(detector)
     }
 
+    /// Settle times of the slower coil, its delay included: jump in px of 1/512 field → ns until the probe stays within
+    /// `within_px` of where it ends. Empty where no coil lags.
+    #[must_use]
+    pub fn settle_table(&self, within_px: f64) -> Vec<(f32, u32)> {
+        let coils = [&self.coil.x, &self.coil.y];
+        let within_px = within_px.max(1e-3);
+        let row = |jump: f32| {
+            let us = coils.map(|coil| settle_us(coil, f64::from(jump), within_px));
+            (jump, (us[0].max(us[1]) * 1e3).ceil() as u32)
+        };
+        let table = [1.0, 3.0, 10.0, 30.0, 100.0, 200.0, 512.0].map(row);
+        if table.iter().all(|&(_, ns)| ns == 0) {
+            return Vec::new();
+        }
+        table.into()
+    }
+
     /// Refuses values out of range, by field.
     pub fn check(&self) -> Result<(), Invalid> {
         let parts = [
@@ -504,6 +522,31 @@ mod tests {
             preset.check().unwrap();
             let text = toml::to_string(&preset).unwrap();
             assert_eq!(Instrument::from_toml(&text).unwrap(), preset, "{name}");
+        }
+    }
+
+    #[test]
+    fn settle_times_grow_with_the_jump_and_are_none_for_the_ideal() {
+        assert!(Instrument::ideal().settle_table(0.25).is_empty());
+        for preset in [
+            Instrument::stem(),
+            Instrument::sem(),
+            Instrument::electrostatic(),
+        ] {
+            let table = preset.settle_table(0.25);
+            assert!(
+                table.windows(2).all(|pair| pair[0].1 <= pair[1].1),
+                "{table:?}"
+            );
+            let coil = preset.coil.x;
+            assert!(f64::from(table[0].1) * 1e-3 > coil.delay_us);
+            // The longest jump waits for the tail: τ ln(a · 512 / 0.25), a little more for slewing.
+            let tail = coil.tail_us * (coil.tail * 512.0 / 0.25).ln();
+            let longest = f64::from(table[6].1) * 1e-3;
+            assert!(
+                longest > 0.9 * tail && longest < 1.3 * tail + coil.delay_us + 3.0 * coil.slew_us,
+                "{longest} {tail}"
+            );
         }
     }
 
