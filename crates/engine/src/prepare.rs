@@ -337,10 +337,9 @@ fn choose_blanking(
                 why,
             ))
         }
-        BlankTravel::Beyond(_) => Err(Invalid::new(
-            "blank_travel",
-            "beyond",
-            "never, always or auto (this version blanks whole batches)",
+        BlankTravel::Beyond(px) => Ok((
+            BlankTravel::Beyond(px),
+            format!("travel is blanked for jumps beyond {px} px, as asked"),
         )),
         BlankTravel::Always => Ok((BlankTravel::Always, "travel is blanked, as asked".into())),
     }

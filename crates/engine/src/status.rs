@@ -157,6 +157,11 @@ pub enum EndReason {
         /// Its reason.
         reason: String,
     },
+    /// A built-in policy decided what no controller or grid allows.
+    Decision {
+        /// What was wrong.
+        refusal: crate::Refusal,
+    },
     /// Too many late decisions in a row.
     Late,
     /// The lease ended, and the acquisition is not detached.

@@ -1,0 +1,265 @@
+//! The dose ledger: committed at submission, booked at exposure, released by gaps.
+//!
+//! Committed time is an exact integer, so that what was committed and ended is nothing again. Limits test the
+//! committed dose: what is in flight is counted as if it had been exposed, so it can never overshoot.
+
+use super::maps::{AreaMap, PositionMap};
+use crate::Prepared;
+use domain::{DoseTotals, PositionBatch, PositionFlags, StopRule};
+
+/// Expected beam time of positions, ns.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
+pub(crate) struct BeamTime {
+    pub(crate) dwell_ns: u64,
+    pub(crate) outside_ns: u64,
+}
+
+impl BeamTime {
+    pub(crate) const fn total(self) -> u64 {
+        self.dwell_ns + self.outside_ns
+    }
+}
+
+/// How the instrument spends beam time besides the dwell.
+#[derive(Debug, Clone, Copy, PartialEq)]
+pub(crate) struct Edges {
+    /// Opening and closing of the blanker, ns, per blanked jump.
+    pub(crate) edges_ns: u64,
+    /// Length of a tick, ns.
+    pub(crate) tick_ns: f64,
+}
+
+impl Edges {
+    fn outside(self, settle_ns: u32, blank: bool) -> u64 {
+        if blank {
+            self.edges_ns
+        } else if settle_ns == 0 {
+            0
+        } else {
+            ((f64::from(settle_ns) / self.tick_ns).ceil() * self.tick_ns).ceil() as u64
+        }
+    }
+
+    /// Expected beam time of a position.
+    pub(crate) fn cost(self, dwell_ns: u32, settle_ns: u32, flags: PositionFlags) -> BeamTime {
+        if flags.dark {
+            return BeamTime::default();
+        }
+        BeamTime {
+            dwell_ns: u64::from(dwell_ns),
+            outside_ns: self.outside(settle_ns, flags.blank_settle),
+        }
+    }
+
+    fn of(self, batch: &PositionBatch, i: usize) -> BeamTime {
+        self.cost(batch.dwell_ns[i], batch.settle_ns[i], batch.flags)
+    }
+
+    /// Expected beam time of positions `range`.
+    pub(crate) fn sum(self, batch: &PositionBatch, range: std::ops::Range<usize>) -> BeamTime {
+        if batch.flags.dark {
+            return BeamTime::default();
+        }
+        let dwell_ns = batch.dwell_ns[range.clone()]
+            .iter()
+            .map(|&d| u64::from(d))
+            .sum();
+        let settles = &batch.settle_ns[range];
+        let blank = batch.flags.blank_settle;
+        let outside_ns = if blank {
+            self.edges_ns * settles.len() as u64
+        } else if settles.iter().all(|&s| s == 0) {
+            0
+        } else {
+            settles.iter().map(|&s| self.outside(s, false)).sum()
+        };
+        BeamTime {
+            dwell_ns,
+            outside_ns,
+        }
+    }
+}
+
+/// The electrons of one acquisition.
+#[derive(Debug)]
+pub(crate) struct Ledger {
+    /// Expected incident electrons per ns of beam; 0 where the current is unknown.
+    rate: f64,
+    edges: Edges,
+    committed_ns: u64,
+    dwell: f64,
+    outside: f64,
+    released: f64,
+    /// Limits on all electrons, with their names; `stop` rules by dose among them.
+    limits: Vec<(&'static str, f64)>,
+    area: Option<AreaMap>,
+    position: Option<PositionMap>,
+}
+
+impl Ledger {
+    pub(crate) fn new(prepared: &Prepared, edges: Edges) -> Self {
+        let plan = &prepared.plan;
+        let mut limits = crate::prepare::total_limits(plan);
+        for rule in &plan.stop {
+            if let (StopRule::Dose(dose), Some(area)) = (rule, plan.field.area_a2()) {
+                limits.push(("dose", dose.e_per_a2() * area));
+            }
+        }
+        Self {
+            rate: prepared.electrons_per_ns.unwrap_or(0.0),
+            edges,
+            committed_ns: 0,
+            dwell: 0.0,
+            outside: 0.0,
+            released: 0.0,
+            limits,
+            area: AreaMap::new(plan.field, &plan.limits),
+            position: PositionMap::new(plan.field, &plan.limits),
+        }
+    }
+
+    pub(crate) const fn edges(&self) -> Edges {
+        self.edges
+    }
+
+    pub(crate) const fn rate(&self) -> f64 {
+        self.rate
+    }
+
+    /// The current changed: what is exposed from now on costs so much.
+    pub(crate) const fn set_rate(&mut self, rate: f64) {
+        self.rate = rate;
+    }
+
+    pub(crate) fn totals(&self) -> DoseTotals {
+        DoseTotals {
+            committed: self.committed_ns as f64 * self.rate,
+            dwell: self.dwell,
+            outside: self.outside,
+            released: self.released,
+        }
+    }
+
+    /// The tightest limit that is left, with its name, electrons.
+    pub(crate) fn headroom(&self) -> Option<(&'static str, f64)> {
+        let at_risk = self.totals().at_risk();
+        self.limits
+            .iter()
+            .map(|&(name, limit)| (name, limit - at_risk))
+            .min_by(|a, b| a.1.total_cmp(&b.1))
+    }
+
+    /// Whether everything incident so far is within every limit (the closing time of the blanker apart).
+    pub(crate) fn in_budget(&self) -> bool {
+        let slack = self.edges.edges_ns as f64 * self.rate;
+        let incident = self.dwell + self.outside;
+        self.limits
+            .iter()
+            .all(|&(_, limit)| incident <= limit * (1.0 + 1e-9) + slack)
+    }
+
+    /// Beam time that the tightest limit leaves, ns, and the limit's name.
+    pub(crate) fn headroom_ns(&self) -> (u64, &'static str) {
+        match self.headroom() {
+            Some((name, left)) if self.rate > 0.0 => {
+                // A planned dose equal to its limit must fit in spite of rounding.
+                let ns = left / self.rate * (1.0 + 1e-12) + 1e-3;
+                (ns.clamp(0.0, 1e18) as u64, name)
+            }
+            _ => (u64::MAX, ""),
+        }
+    }
+
+    /// Whether places matter: limits per area or per position are set.
+    pub(crate) const fn needs_places(&self) -> bool {
+        self.area.is_some() || self.position.is_some()
+    }
+
+    /// Takes out of `batch` every position that would pass a limit of area or position; charges the others.
+    /// Returns how many were taken out.
+    pub(crate) fn filter(&mut self, batch: &mut PositionBatch) -> u64 {
+        let mut kept = 0;
+        for i in 0..batch.len() {
+            let electrons = self.edges.of(batch, i).total() as f64 * self.rate;
+            let (row, col) = (batch.row[i], batch.col[i]);
+            let admitted = self
+                .area
+                .as_ref()
+                .is_none_or(|m| m.admits(row, col, electrons))
+                && self
+                    .position
+                    .as_ref()
+                    .is_none_or(|m| m.admits(row, col, electrons));
+            if admitted {
+                self.charge(row, col, electrons);
+                batch.row[kept] = row;
+                batch.col[kept] = col;
+                batch.dwell_ns[kept] = batch.dwell_ns[i];
+                batch.settle_ns[kept] = batch.settle_ns[i];
+                kept += 1;
+            }
+        }
+        let n_out = batch.len() - kept;
+        batch.row.truncate(kept);
+        batch.col.truncate(kept);
+        batch.dwell_ns.truncate(kept);
+        batch.settle_ns.truncate(kept);
+        n_out as u64
+    }
+
+    fn charge(&mut self, row: f32, col: f32, electrons: f64) {
+        if let Some(map) = &mut self.area {
+            map.add(row, col, electrons);
+        }
+        if let Some(map) = &mut self.position {
+            map.add(row, col, electrons);
+        }
+    }
+
+    pub(crate) const fn commit(&mut self, time: BeamTime) {
+        self.committed_ns += time.total();
+    }
+
+    /// Positions `range` of `batch` were exposed, with so much beam time outside their dwells by the device's count.
+    pub(crate) fn book(
+        &mut self,
+        batch: &PositionBatch,
+        range: std::ops::Range<usize>,
+        outside_ns: u64,
+    ) {
+        let expected = self.edges.sum(batch, range.clone());
+        self.committed_ns -= expected.total();
+        self.dwell += expected.dwell_ns as f64 * self.rate;
+        self.outside += outside_ns as f64 * self.rate;
+        if self.needs_places() && outside_ns > expected.outside_ns && !range.is_empty() {
+            let more = (outside_ns - expected.outside_ns) as f64 * self.rate / range.len() as f64;
+            for i in range {
+                self.charge(batch.row[i], batch.col[i], more);
+            }
+        }
+    }
+
+    /// Positions `range` ended without samples, after so much beam time all the same.
+    pub(crate) fn release(
+        &mut self,
+        batch: &PositionBatch,
+        range: std::ops::Range<usize>,
+        unblanked_ns: u64,
+    ) {
+        let expected = self.edges.sum(batch, range.clone());
+        self.committed_ns -= expected.total();
+        self.outside += unblanked_ns as f64 * self.rate;
+        self.released += expected.total().saturating_sub(unblanked_ns) as f64 * self.rate;
+        if !self.needs_places() {
+            return;
+        }
+        let mut left = unblanked_ns;
+        for i in range {
+            let charged = self.edges.of(batch, i).total();
+            let spent = charged.min(left);
+            left -= spent;
+            let back = (charged - spent) as f64 * self.rate;
+            self.charge(batch.row[i], batch.col[i], -back);
+        }
+    }
+}

@@ -1,0 +1,133 @@
+//! Snapshots of the state machine.
+
+use super::Core;
+use super::active::Active;
+use crate::{Acquisition, Beam, EndReason, LinkState, Prepared, State, Status};
+use std::sync::Arc;
+use std::time::Duration;
+
+/// An acquisition that nobody has armed.
+pub(super) fn idle(prepared: &Arc<Prepared>) -> Acquisition {
+    Acquisition {
+        id: prepared.id.clone(),
+        plan: Arc::new(prepared.plan.clone()),
+        prediction: Arc::new(prepared.prediction.clone()),
+        state: State::Idle,
+        end: None,
+        frame: 0,
+        n_sampled: 0,
+        n_gaps: 0,
+        n_in_flight: 0,
+        n_skipped: 0,
+        dose: domain::DoseTotals::default(),
+        dose_e_per_a2: None,
+        scan_time: Duration::ZERO,
+        remaining_time: prepared.prediction.time,
+        idle_time: Duration::ZERO,
+        lead: Duration::ZERO,
+        n_late: 0,
+        decision_time: Duration::ZERO,
+        n_blocks: 0,
+        revision: 0,
+        path: None,
+    }
+}
+
+fn refreshed(
+    old: &Acquisition,
+    active: &Active,
+    state: State,
+    end: Option<EndReason>,
+) -> Acquisition {
+    let dose = active.ledger.totals();
+    let scan_time = Duration::from_nanos(active.scan_ns);
+    let known = active.prepared.electrons_per_ns.is_some();
+    let area = active.prepared.plan.field.area_a2().filter(|_| known);
+    let predicted = active.prepared.prediction.time;
+    Acquisition {
+        id: old.id.clone(),
+        plan: old.plan.clone(),
+        prediction: old.prediction.clone(),
+        state,
+        end,
+        frame: active.pipeline.frame,
+        n_sampled: active.n_sampled,
+        n_gaps: active.n_gaps,
+        n_in_flight: active.flight.n(),
+        n_skipped: active.n_skipped,
+        dose,
+        dose_e_per_a2: area.map(|area| dose.incident() / area),
+        scan_time,
+        remaining_time: if state.is_final() {
+            Some(Duration::ZERO)
+        } else {
+            predicted.map(|whole| whole.saturating_sub(scan_time))
+        },
+        idle_time: Duration::from_nanos(active.idle_ns),
+        lead: Duration::from_nanos(active.flight.work_ns()),
+        n_late: active.pipeline.n_late,
+        decision_time: active.pipeline.decision_time,
+        n_blocks: active.next_sequence,
+        revision: active.revision,
+        path: old.path.clone(),
+    }
+}
+
+impl Core {
+    /// Keeps the last picture of an ended acquisition.
+    pub(super) fn snapshot_ended(&mut self, active: &Active, reason: EndReason) {
+        if let Some(known) = self
+            .known
+            .iter_mut()
+            .find(|k| k.prepared.id == active.prepared.id)
+        {
+            known.snapshot = Arc::new(refreshed(
+                &known.snapshot,
+                active,
+                active.state,
+                Some(reason),
+            ));
+        }
+    }
+
+    /// Notes where an acquisition is recorded.
+    pub fn set_path(&mut self, id: &crate::AcquisitionId, path: std::path::PathBuf) {
+        if let Some(known) = self.known.iter_mut().find(|k| k.prepared.id == *id) {
+            let mut snapshot = (*known.snapshot).clone();
+            snapshot.path = Some(path);
+            known.snapshot = Arc::new(snapshot);
+        }
+    }
+
+    /// The engine as it is at `now`.
+    pub fn status(&mut self, now: Duration) -> Status {
+        if let Some(active) = &self.active
+            && let Some(known) = self
+                .known
+                .iter_mut()
+                .find(|k| k.prepared.id == active.prepared.id)
+        {
+            let end = active.ending.as_ref().map(|(_, reason)| reason.clone());
+            known.snapshot = Arc::new(refreshed(&known.snapshot, active, active.state, end));
+        }
+        let device = &self.device;
+        let fresh = now.saturating_sub(device.status_at) <= self.settings.patience();
+        let beam = match (&device.link, &device.status) {
+            (LinkState::Up, Some(status)) if fresh && !status.beam_on => Beam::Blanked,
+            (LinkState::Up, Some(_)) if fresh => Beam::On,
+            _ => Beam::Unknown,
+        };
+        Status {
+            at: now,
+            link: device.link.clone(),
+            beam,
+            controller: device.status.clone(),
+            controller_at: device.status_at,
+            trip: device.trip,
+            recorder: self.recorder.clone(),
+            grant: self.grant,
+            active: self.active.as_ref().map(|a| a.prepared.id.clone()),
+            acquisitions: self.known.iter().map(|k| k.snapshot.clone()).collect(),
+        }
+    }
+}
