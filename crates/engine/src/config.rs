@@ -23,6 +23,8 @@ pub struct Config {
     pub noiseless: bool,
     /// Whether estimates are made at all; without them only static patterns run.
     pub estimate: bool,
+    /// Worker threads of the estimator. 1 to 64.
+    pub estimator_threads: usize,
     /// An acquisition with so many late decisions in a row is aborted. At least 1.
     pub late_in_a_row: u32,
     /// Newest blocks kept in memory for live streams. 1 to 1024.
@@ -44,6 +46,7 @@ impl Default for Config {
             probe_radius: None,
             noiseless: false,
             estimate: true,
+            estimator_threads: 2,
             late_in_a_row: 16,
             recent_blocks: 64,
             kernel_variant: "baseline".into(),
@@ -79,6 +82,13 @@ impl Config {
         }
         if self.late_in_a_row == 0 {
             return Err(Invalid::new("engine.late_in_a_row", 0, "1 or more"));
+        }
+        if !(1..=64).contains(&self.estimator_threads) {
+            return Err(Invalid::new(
+                "engine.estimator_threads",
+                self.estimator_threads,
+                "1 to 64 threads",
+            ));
         }
         if !(1..=1024).contains(&self.recent_blocks) {
             return Err(Invalid::new(

@@ -13,6 +13,9 @@ pub mod core;
 mod config;
 mod error;
 mod handle;
+pub mod lockstep;
+
+mod parts;
 mod prediction;
 mod prepare;
 mod run;

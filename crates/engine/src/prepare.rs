@@ -71,6 +71,7 @@ impl Prepared {
         let calibration = choose_calibration(plan, instrument, wall)?;
         calibration.check_reach(&plan.field, &capabilities.reach)?;
         let (dwell, travel) = timing(plan, capabilities, current)?;
+        scan::policy(plan, dwell, current).map_err(crate::parts::scan_failure)?;
         let prediction = predict(
             plan,
             config,
@@ -282,10 +283,7 @@ fn travel_of(
     capabilities: &Capabilities,
 ) -> Result<Travel, Invalid> {
     let (blanking, why) = choose_blanking(plan, capabilities)?;
-    let time = scan::predict_time(plan, dwell, blanking).map_err(|error| match error {
-        scan::Error::Invalid(invalid) => invalid,
-        other => Invalid::new("pattern", plan.pattern.name(), other.to_string()),
-    })?;
+    let time = scan::predict_time(plan, dwell, blanking).map_err(crate::parts::scan_failure)?;
     let blanked_jumps = match blanking {
         BlankTravel::Always => time.n_positions as f64,
         BlankTravel::Beyond(_) | BlankTravel::Never | BlankTravel::Auto => 0.0,

@@ -1,27 +1,92 @@
-//! The threads of an engine.
+//! The threads of an engine: they carry, the state machine decides.
+//!
+//! ```text
+//!  handles ─ commands (64, refused when full) ─▶ engine ─ link queue (256, kept back when full) ─▶ link-tx ─▶ device
+//!     └────── urgent blank (1, full = on its way) ───────────────────────────────────────────────▶ link-tx
+//!  device ─▶ link-rx ─ events (32, link-rx waits: the device keeps its samples and blanks) ─▶ engine
+//!  engine ─ records (256) ─▶ recorder      engine ─ work (32) ─▶ estimator      engine ─ asks (16) ─▶ policy
+//! ```
+//! Before the record or the work queue is full the engine stops taking device events: the beam waits, blanked, and
+//! nothing is dropped. The policy has a thread of its own because a decision may take longer than a heartbeat may be
+//! late, and may panic. Every thread is contained: a panic asks for a blank first and then reports.
 
+mod engine_thread;
+mod estimator_thread;
+mod link;
+mod policy_thread;
+mod recorder_thread;
+
+use crate::core::{Core, Event, Settings};
 use crate::handle::{Handle, Instrument, Shared};
 use crate::{Config, Error, Slot};
-use crossbeam::channel::bounded;
+use crossbeam::channel::{Sender, bounded};
 use domain::{Clock, ColumnState};
 use hal::ScanController;
-use std::sync::atomic::AtomicU32;
+use std::panic::{AssertUnwindSafe, catch_unwind};
+use std::sync::atomic::{AtomicU32, AtomicU64};
 use std::sync::{Arc, Mutex};
+use std::thread::JoinHandle;
+
+/// Commands waiting for the engine; more are refused.
+const COMMANDS: usize = 64;
+/// Device events on their way; when full, link-rx waits and the controller keeps its samples.
+const DEVICE_EVENTS: usize = 32;
+/// Words of the other threads; a full queue makes them wait.
+const WORDS: usize = 64;
+/// Commands for the link; when full the engine keeps them back, in order.
+const LINK: usize = 256;
+/// Records for the recorder; near full, the engine takes no more device events.
+const RECORDS: usize = 256;
+/// Blocks for the estimator; near full, the engine takes no more device events.
+const WORK: usize = 32;
+/// Requests for the policy; the state machine has fewer out.
+const ASKS: usize = 16;
 
 /// The threads of a running engine.
 pub struct Join {
-    _private: (),
+    threads: Vec<(&'static str, JoinHandle<bool>)>,
+    /// Keeps the data directory claimed.
+    _directory: Option<store::DataDirectory>,
 }
 
 impl Join {
-    /// Waits until every thread has ended; true if none of them panicked.
+    /// Waits until every thread has ended; the names of those that panicked.
     #[must_use]
-    pub fn wait(self) -> bool {
-        true
+    pub fn wait(self) -> Vec<&'static str> {
+        self.threads
+            .into_iter()
+            .filter_map(|(name, thread)| (!thread.join().unwrap_or(false)).then_some(name))
+            .collect()
     }
 }
 
-/// Starts an engine on an open controller.
+/// What threads share besides queues.
+#[derive(Clone)]
+pub(crate) struct Wires {
+    pub(crate) shared: Arc<Shared>,
+    pub(crate) words: Sender<Event>,
+    /// Clock time of the recorder's newest sign of life, ns.
+    pub(crate) recorder_at: Arc<AtomicU64>,
+    /// The newest estimate, for decisions.
+    pub(crate) estimate: Slot<domain::Estimate>,
+}
+
+impl Wires {
+    /// Runs `body`; a panic blanks first, then tells the engine which part is gone.
+    fn contained(&self, part: &'static str, body: impl FnOnce()) -> bool {
+        if catch_unwind(AssertUnwindSafe(body)).is_ok() {
+            return true;
+        }
+        // A full slot means that a blank is on its way already.
+        let _ = self.shared.urgent.try_send(());
+        let _ = self.words.send(Event::Panicked { part });
+        false
+    }
+}
+
+/// Starts an engine on an open controller, whose first bytes to the device were Blank. `clock` must go by itself.
+///
+/// Refuses a configuration out of range, a column that cannot be, a directory that is not writable or in use.
 pub fn start(
     config: Config,
     controller: Box<dyn ScanController>,
@@ -30,24 +95,99 @@ pub fn start(
 ) -> Result<(Handle, Join), Error> {
     config.check()?;
     hal::check_column(&column)?;
+    let directory = config
+        .directory
+        .as_deref()
+        .map(store::DataDirectory::claim)
+        .transpose()
+        .map_err(|error| match crate::parts::store_failure(error) {
+            crate::core::OpenFailure::Invalid(invalid) => Error::Invalid(invalid),
+            crate::core::OpenFailure::Recording(cause) => Error::Recording { cause },
+        })?;
     let capabilities = controller.capabilities().clone();
-    let calibrations = capabilities.calibrations.clone();
-    let (commands, _) = bounded(64);
-    let (urgent, _) = bounded(1);
-    let shared = Shared {
-        commands,
-        urgent,
+    let settings = Settings::new(&config, &capabilities);
+    let (commands_in, commands) = bounded(COMMANDS);
+    let (urgent_in, urgent) = bounded(1);
+    let (words_in, words) = bounded(WORDS);
+    let (device_in, device) = bounded(DEVICE_EVENTS);
+    let (link_in, link) = bounded(LINK);
+    let (records_in, records) = bounded(RECORDS);
+    let (work_in, work) = bounded(WORK);
+    let (asks_in, asks) = bounded(ASKS);
+    let recorder_at = Arc::new(AtomicU64::new(clock.now().as_nanos() as u64));
+    let shared = Arc::new(Shared {
+        commands: commands_in,
+        urgent: urgent_in,
+        instrument: Mutex::new(Instrument {
+            column,
+            calibrations: capabilities.calibrations.clone(),
+        }),
         capabilities,
         config,
         clock,
-        instrument: Mutex::new(Instrument {
-            column,
-            calibrations,
-        }),
         status: Slot::default(),
         wanted: Slot::default(),
         live: Mutex::default(),
         n_created: AtomicU32::new(0),
+    });
+    let wires = Wires {
+        shared: shared.clone(),
+        words: words_in,
+        recorder_at,
+        estimate: Slot::default(),
     };
-    Ok((Handle::new(Arc::new(shared)), Join { _private: () }))
+    let (transmit, receive) = controller.split();
+    let mut threads = Vec::new();
+    let mut spawn = |name: &'static str, body: Box<dyn FnOnce(&Wires) + Send>| {
+        let wires = wires.clone();
+        std::thread::Builder::new()
+            .name(name.into())
+            .spawn(move || wires.contained(name, || body(&wires)))
+            .map(|thread| threads.push((name, thread)))
+            .map_err(|error| Error::Recording {
+                cause: format!("thread {name}: {error}"),
+            })
+    };
+    let stop = link::Stop::default();
+    let tx_stop = stop.clone();
+    spawn(
+        "link-tx",
+        Box::new(move |w| link::transmit(transmit, &urgent, &link, w, &tx_stop)),
+    )?;
+    spawn(
+        "link-rx",
+        Box::new(move |w| link::receive(receive, &device_in, w, &stop)),
+    )?;
+    let work_records = records_in.clone();
+    spawn(
+        "reconstruction",
+        Box::new(move |w| estimator_thread::run(&work, &work_records, w)),
+    )?;
+    spawn(
+        "recorder",
+        Box::new(move |w| recorder_thread::run(&records, w)),
+    )?;
+    spawn("policy", Box::new(move |w| policy_thread::run(&asks, w)))?;
+    let queues = engine_thread::Queues {
+        commands,
+        device,
+        words,
+        link: link_in,
+        records: records_in,
+        work: work_in,
+        asks: asks_in,
+    };
+    spawn(
+        "engine",
+        Box::new(move |w| {
+            engine_thread::EngineThread::new(Core::new(settings), queues, w.clone()).run()
+        }),
+    )?;
+    Ok((
+        Handle::new(shared),
+        Join {
+            threads,
+            _directory: directory,
+        },
+    ))
 }

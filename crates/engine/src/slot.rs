@@ -87,6 +87,11 @@ impl<T: ?Sized + Send + Sync + 'static> Slot<T> {
         }
     }
 
+    /// Forgets the value; versions go on.
+    pub(crate) fn clear(&self) {
+        self.lock().newest = None;
+    }
+
     /// The newest value.
     #[must_use]
     pub fn latest(&self) -> Option<Latest<T>> {

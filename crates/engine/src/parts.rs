@@ -1,0 +1,39 @@
+//! What an acquisition needs besides the state machine: policy, estimator, recording. Used by threads and in lockstep.
+
+pub(crate) mod deciding;
+pub(crate) mod estimating;
+pub(crate) mod journal;
+pub(crate) mod recording;
+
+use crate::core::OpenFailure;
+use domain::Invalid;
+
+pub(crate) fn scan_failure(error: scan::Error) -> Invalid {
+    match error {
+        scan::Error::Invalid(invalid) => invalid,
+        scan::Error::NotImplemented { name, allowed } => Invalid::new("pattern", name, allowed),
+        scan::Error::Line { .. } => Invalid::new("pattern.list", error.to_string(), "a valid list"),
+    }
+}
+
+pub(crate) fn recon_failure(error: recon::Error) -> Invalid {
+    match error {
+        recon::Error::Invalid(invalid) => invalid,
+        recon::Error::Unavailable {
+            estimator,
+            available,
+        } => Invalid::new("estimator", estimator.name(), available),
+        other => Invalid::new(
+            "estimator",
+            other.to_string(),
+            "a plan that this machine can hold",
+        ),
+    }
+}
+
+pub(crate) fn store_failure(error: store::Error) -> OpenFailure {
+    match error {
+        store::Error::Invalid(invalid) => OpenFailure::Invalid(invalid),
+        other => OpenFailure::Recording(other.to_string()),
+    }
+}

@@ -1,0 +1,156 @@
+//! The estimator of an acquisition: one for all frames, or a new one for each frame of a series.
+//!
+//! Every piece of work is an [`Op`]: so many blocks absorbed, so much quota. The same operations give the same estimate.
+
+use super::recon_failure;
+use crate::{Config, Prepared};
+use domain::{Estimate, Invalid, SampleBlock, SignalKind};
+use recon::{DetectorSetup, Kernel, Noise, Reconstructor, Setup, WorkQuota};
+use std::borrow::Cow;
+
+/// One piece of the estimator's work, for the journal.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(crate) struct Op {
+    /// Revision of the estimate taken after it; 0: none was taken.
+    pub(crate) revision: u64,
+    /// Blocks absorbed before it, of the whole acquisition.
+    pub(crate) blocks: u64,
+    /// Quota given.
+    pub(crate) quota: u64,
+    /// Quota left.
+    pub(crate) left: u64,
+}
+
+pub(crate) struct Estimator {
+    setup: Setup,
+    recon: Box<dyn Reconstructor>,
+    /// Signals that are scalars, where not all are.
+    scalars: Option<Vec<usize>>,
+    series: bool,
+    frame: u32,
+    blocks: u64,
+    /// Revisions of earlier frames, so that they grow over a series.
+    revisions_before: u64,
+}
+
+pub(crate) fn kernel_of(config: &Config) -> Kernel {
+    if config.kernel_variant == "baseline" {
+        Kernel::Baseline
+    } else {
+        Kernel::Native
+    }
+}
+
+impl Estimator {
+    /// `None` where no detector has scalars.
+    pub(crate) fn new(
+        prepared: &Prepared,
+        n_threads: usize,
+        kernel: Kernel,
+    ) -> Result<Option<Self>, Invalid> {
+        let scalars: Vec<usize> = (0..prepared.detectors.len())
+            .filter(|&i| prepared.detectors[i].signal == SignalKind::Scalar)
+            .collect();
+        if scalars.is_empty() {
+            return Ok(None);
+        }
+        let noise = |calibration| {
+            if prepared.noiseless {
+                Noise::None
+            } else {
+                Noise::from_calibration(calibration)
+            }
+        };
+        let setup = Setup {
+            grid: prepared.plan.field.grid,
+            detectors: scalars
+                .iter()
+                .map(|&i| DetectorSetup {
+                    name: prepared.detectors[i].name.clone(),
+                    noise: noise(prepared.detectors[i].calibration.as_ref()),
+                })
+                .collect(),
+            estimator: prepared.plan.estimator,
+            n_threads,
+            kernel,
+            seed: prepared.plan.seed,
+        };
+        let recon = recon::new(&setup).map_err(recon_failure)?;
+        Ok(Some(Self {
+            recon,
+            setup,
+            scalars: (scalars.len() < prepared.detectors.len()).then_some(scalars),
+            series: prepared.plan.n_frames != 1 && !prepared.plan.average,
+            frame: 0,
+            blocks: 0,
+            revisions_before: 0,
+        }))
+    }
+
+    /// Whether `block` begins a frame that needs an estimator of its own: finish this frame, then [`Self::next_frame`].
+    pub(crate) fn ends_frame(&self, block: &SampleBlock) -> bool {
+        self.series && block.frame != self.frame
+    }
+
+    pub(crate) const fn frame(&self) -> u32 {
+        self.frame
+    }
+
+    pub(crate) const fn blocks(&self) -> u64 {
+        self.blocks
+    }
+
+    /// Goes on with an empty estimate for `frame`.
+    pub(crate) fn next_frame(&mut self, frame: u32) -> Result<(), Invalid> {
+        self.revisions_before += self.recon.estimate().revision;
+        self.recon = recon::new(&self.setup).map_err(recon_failure)?;
+        self.frame = frame;
+        Ok(())
+    }
+
+    pub(crate) fn absorb(&mut self, block: &SampleBlock) {
+        let seen: Cow<'_, SampleBlock> = match &self.scalars {
+            None => Cow::Borrowed(block),
+            Some(scalars) => {
+                let mut reduced = block.clone();
+                reduced.signals = scalars.iter().map(|&i| block.signals[i].clone()).collect();
+                Cow::Owned(reduced)
+            }
+        };
+        self.recon.absorb(&seen);
+        self.blocks = block.sequence + 1;
+    }
+
+    /// Works by `quota`; takes an estimate if `take`.
+    pub(crate) fn work(&mut self, quota: u64, take: bool) -> (Op, Option<Estimate>) {
+        let left = self.recon.refine(WorkQuota(quota)).0;
+        let estimate = take.then(|| {
+            let mut estimate = self.recon.estimate();
+            estimate.revision += self.revisions_before;
+            estimate
+        });
+        let op = Op {
+            revision: estimate.as_ref().map_or(0, |e| e.revision),
+            blocks: self.blocks,
+            quota,
+            left,
+        };
+        (op, estimate)
+    }
+
+    pub(crate) fn recon(&mut self) -> &mut dyn Reconstructor {
+        self.recon.as_mut()
+    }
+}
+
+/// Digest of an estimate: means and uncertainties, bit for bit.
+pub(crate) fn digest(estimate: &Estimate) -> u64 {
+    let mut hash = 0xcbf2_9ce4_8422_2325_u64 ^ estimate.n_positions;
+    for detector in &estimate.detectors {
+        for value in detector.mean.iter().chain(detector.uncertainty.iter()) {
+            hash = (hash.rotate_left(23) ^ u64::from(value.to_bits()))
+                .wrapping_mul(0x9e37_79b9_7f4a_7c15);
+        }
+    }
+    hash
+}

@@ -1,0 +1,185 @@
+//! The recording of an acquisition: header, journal, and the finished data set.
+
+use super::estimating::Estimator;
+use super::store_failure;
+use crate::core::{OpenFailure, Totals};
+use crate::{Config, EndReason, Prepared, State};
+use domain::BlankTravel;
+use hal::{BlankerKind, Capabilities};
+use std::path::{Path, PathBuf};
+use std::time::Duration;
+use store::{ColumnKey, Finish, FinishReason, Header, Instrument, Recorder, RecorderSettings};
+
+/// Room on the disk below which nothing is recorded, bytes.
+pub(crate) const SPACE_RESERVE: u64 = 16 << 20;
+
+/// The directory of an acquisition.
+pub(crate) fn path_of(directory: &Path, prepared: &Prepared) -> PathBuf {
+    directory.join(format!("{}.zspy", prepared.id))
+}
+
+/// Creates `<id>.zspy/` and its journal. Refuses before anything is written where there is no room.
+pub(crate) fn open(
+    path: &Path,
+    prepared: &Prepared,
+    config: &Config,
+    capabilities: &Capabilities,
+) -> Result<Recorder, OpenFailure> {
+    let header = header(prepared, config, capabilities);
+    header.check().map_err(OpenFailure::Invalid)?;
+    let directory = path.parent().unwrap_or(Path::new("."));
+    let needed = prepared
+        .prediction
+        .storage_bytes
+        .saturating_add(SPACE_RESERVE);
+    store::check_space(directory, needed).map_err(store_failure)?;
+    store::create_data_set_at(path).map_err(store_failure)?;
+    Recorder::create(&path.join("journal"), &header, RecorderSettings::default()).map_err(|error| {
+        // The directory is this function's own and empty but for a journal that never began.
+        let _ = std::fs::remove_dir_all(path);
+        store_failure(error)
+    })
+}
+
+fn header(prepared: &Prepared, config: &Config, capabilities: &Capabilities) -> Header {
+    let created_ns = prepared.created.as_nanos() as u64;
+    let mut header = Header::new(
+        prepared.id.as_str(),
+        created_ns,
+        prepared.plan.clone(),
+        prepared.detectors.clone(),
+    );
+    header.column = prepared.column.clone();
+    header.instrument = instrument(capabilities);
+    header.field_calibration = Some(calibration(prepared));
+    header.versions = vec![("software".into(), config.software.clone())];
+    header.kernel = super::estimating::kernel_of(config).variant().into();
+    header.settings = settings(prepared, config);
+    header
+}
+
+fn calibration(prepared: &Prepared) -> store::FieldCalibration {
+    let found = &prepared.calibration;
+    store::FieldCalibration {
+        id: found.id.clone(),
+        date_s: found.date_s,
+        column: ColumnKey::of(&prepared.column),
+        matrix: found.deflection_from_field.m,
+        offset: found.deflection_from_field.t,
+        uncertainty: found.scale_uncertainty,
+        source: format!("field in {}", found.unit.symbol()),
+    }
+}
+
+fn instrument(capabilities: &Capabilities) -> Instrument {
+    Instrument {
+        address: capabilities.address.clone(),
+        model: capabilities.model.clone(),
+        serial: capabilities.serial.clone(),
+        dwell_min_ns: capabilities.dwell_min_ns,
+        dwell_max_ns: capabilities.dwell_max_ns,
+        tick_ns: capabilities.tick_ns,
+        dac_bits: capabilities.dac_bits,
+        blanker: match capabilities.blanker {
+            BlankerKind::None => "none",
+            BlankerKind::Slow => "slow",
+            BlankerKind::Fast => "fast",
+        }
+        .into(),
+        blanker_closing_ns: capabilities.blanker_closing_ns,
+        blanker_opening_ns: capabilities.blanker_opening_ns,
+        queue_positions: capabilities.queue_positions,
+        return_samples: capabilities.return_samples,
+        has_watchdog: capabilities.has_watchdog,
+        has_dose_counter: capabilities.has_dose_counter,
+        cannot: capabilities.cannot.clone(),
+    }
+}
+
+/// What a replay needs besides the header's own fields.
+fn settings(prepared: &Prepared, config: &Config) -> Vec<(String, String)> {
+    let blanking = match prepared.prediction.blank_travel {
+        BlankTravel::Always => "always".to_owned(),
+        BlankTravel::Beyond(px) => format!("beyond {px}"),
+        BlankTravel::Never | BlankTravel::Auto => "never".to_owned(),
+    };
+    let nanoseconds = |d: Duration| d.as_nanos().to_string();
+    [
+        ("dwell_ns", prepared.dwell.nanoseconds().to_string()),
+        ("batch", prepared.prediction.batch.to_string()),
+        ("blank_travel", blanking),
+        ("noiseless", prepared.noiseless.to_string()),
+        ("estimate", config.estimate.to_string()),
+        ("watchdog_ns", nanoseconds(config.watchdog)),
+        (
+            "unblanked_stretch_ns",
+            nanoseconds(config.unblanked_stretch),
+        ),
+        ("late_in_a_row", config.late_in_a_row.to_string()),
+    ]
+    .into_iter()
+    .map(|(name, value)| (name.to_owned(), value))
+    .collect()
+}
+
+/// The last record of a journal.
+pub(crate) fn finish_of(totals: &Totals) -> Finish {
+    let text = || format!("{:?}", totals.reason);
+    let reason = match (totals.state, &totals.reason) {
+        (State::Finished, EndReason::Complete) => FinishReason::Completed,
+        (State::Finished, _) => FinishReason::Stopped(text()),
+        (_, EndReason::Trip { cause }) => FinishReason::Tripped(format!("{cause:?}")),
+        (State::Failed, _) => FinishReason::Failed(text()),
+        _ => FinishReason::Aborted(text()),
+    };
+    Finish {
+        reason,
+        totals: totals.dose,
+        n_samples: totals.n_sampled,
+        n_gaps: totals.n_gaps,
+        scan_ns: totals.scan_ns,
+    }
+}
+
+/// A data set on its way from a journal to arrays.
+#[derive(Debug)]
+pub(crate) struct Finishing {
+    path: PathBuf,
+    finaliser: Option<store::Finaliser>,
+}
+
+impl Finishing {
+    pub(crate) const fn new(path: PathBuf) -> Self {
+        Self {
+            path,
+            finaliser: None,
+        }
+    }
+
+    fn finaliser(&mut self) -> Result<&mut store::Finaliser, String> {
+        if self.finaliser.is_none() {
+            self.finaliser = Some(store::Finaliser::begin(&self.path).map_err(|e| e.to_string())?);
+        }
+        self.finaliser
+            .as_mut()
+            .ok_or_else(|| "no finaliser".to_owned())
+    }
+
+    /// Writes the maps of the estimator's frame. The journal may still grow.
+    pub(crate) fn maps(&mut self, estimator: &mut Estimator) -> Result<(), String> {
+        let frame = estimator.frame();
+        let mut tile = |rect| estimator.recon().estimate_tile(rect);
+        self.finaliser()?
+            .write_maps(frame, &mut tile)
+            .map_err(|e| e.to_string())
+    }
+
+    /// Writes samples and metadata. Nobody records to the journal any more.
+    pub(crate) fn complete(mut self) -> Result<(), String> {
+        self.finaliser()?;
+        match self.finaliser {
+            Some(finaliser) => finaliser.finish().map(|_| ()).map_err(|e| e.to_string()),
+            None => Ok(()),
+        }
+    }
+}
