@@ -288,8 +288,6 @@ pub struct Core {
     device: Device,
     recorder: RecorderState,
     grant: Grant,
-    /// Newest epoch ever granted.
-    newest_epoch: LeaseEpoch,
     clear_waits: Option<(u64, TripId)>,
     stopping: Option<u64>,
     heartbeat_at: Option<Duration>,
@@ -317,7 +315,6 @@ impl Core {
                 status_at: Duration::ZERO,
             },
             grant: Grant::Open,
-            newest_epoch: LeaseEpoch::default(),
             clear_waits: None,
             stopping: None,
             heartbeat_at: None,
@@ -372,6 +369,12 @@ impl Core {
     #[must_use]
     pub fn is_open(&self) -> bool {
         self.active.as_ref().is_some_and(|a| a.is_open)
+    }
+
+    /// Who may command.
+    #[must_use]
+    pub const fn grant(&self) -> Grant {
+        self.grant
     }
 
     fn advance(&mut self, now: Duration, actions: &mut Vec<Action>) {

@@ -18,6 +18,7 @@ pub mod lockstep;
 mod parts;
 mod prediction;
 mod prepare;
+pub mod replay;
 mod run;
 mod slot;
 mod status;

@@ -9,9 +9,14 @@ use crate::core::{Action, Ask, Core, Event, OpenFailure, Settings, Totals};
 use crate::handle::Instrument;
 use crate::parts::deciding::Decider;
 use crate::parts::estimating::{self, Estimator, kernel_of};
-use crate::parts::journal::{action_record, digest_record, op_record, record_of, split_status, t_ns};
+use crate::parts::journal::{
+    action_record, digest_record, n_blocks, op_record, record_of, sample_identity, samples_record,
+    split_status, t_ns,
+};
 use crate::parts::recording::{self, Finishing, finish_of, path_of};
-use crate::{Acquisition, AcquisitionId, Command, Config, Error, LeaseEpoch, Prepared, Prediction, RecorderState,
+use crate::{
+    Acquisition, AcquisitionId, Command, Config, Error, LeaseEpoch, Prediction, Prepared,
+    RecorderState,
 };
 use domain::{Clock, ColumnState, Estimate, Gap, Plan, PlanKind, SampleBlock, VirtualClock};
 use hal::{Capabilities, Receive, ScanController, Transmit, TripId};
@@ -72,6 +77,8 @@ pub struct Lockstep {
     next_ticket: u64,
     now_is: Duration,
     ended: Option<Ended>,
+    /// The command that opened the acquisition: the first record of its journal.
+    opened_by: Option<store::Record>,
 }
 
 #[derive(Default)]
@@ -121,6 +128,7 @@ impl Lockstep {
             parts: None,
             next_ticket: 0,
             ended: None,
+            opened_by: None,
         })
     }
 
@@ -150,7 +158,14 @@ impl Lockstep {
     fn prepare(&self, plan: &Plan) -> Result<Prepared, Error> {
         let wall = self.clock.wall();
         let id = AcquisitionId::new(wall, self.n_created);
-        Ok(Prepared::new(id, plan, &self.config, &self.capabilities, &self.instrument, wall)?)
+        Ok(Prepared::new(
+            id,
+            plan,
+            &self.config,
+            &self.capabilities,
+            &self.instrument,
+            wall,
+        )?)
     }
 
     fn ask(&mut self, command: Command, observer: &mut dyn Observer) -> Result<(), Error> {
@@ -169,7 +184,11 @@ impl Lockstep {
         }
     }
 
-    fn start_and_follow(&mut self, id: &AcquisitionId, observer: &mut dyn Observer) -> Result<Ended, Error> {
+    fn start_and_follow(
+        &mut self,
+        id: &AcquisitionId,
+        observer: &mut dyn Observer,
+    ) -> Result<Ended, Error> {
         self.ended = None;
         self.ask(Command::Start(id.clone()), observer)?;
         let mut arrived = Vec::new();
@@ -199,9 +218,17 @@ impl Lockstep {
     }
 
     /// Lets the controller go on to the next tick that is needed, and the machine react.
-    fn step(&mut self, arrived: &mut Vec<hal::Event>, observer: &mut dyn Observer) -> Result<(), Error> {
+    fn step(
+        &mut self,
+        arrived: &mut Vec<hal::Event>,
+        observer: &mut dyn Observer,
+    ) -> Result<(), Error> {
         let now = self.clock.now();
-        let wait = self.core.next_tick(now).saturating_sub(now).max(Duration::from_micros(1));
+        let wait = self
+            .core
+            .next_tick(now)
+            .saturating_sub(now)
+            .max(Duration::from_micros(1));
         let result = self.receive.receive(wait, arrived);
         self.now_is = self.clock.now();
         for event in arrived.drain(..) {
@@ -228,9 +255,21 @@ impl Lockstep {
     fn turn(&mut self, event: Event, observer: &mut dyn Observer) {
         let now = self.clock.now();
         self.now_is = now;
+        if let Event::Command { command, .. } = &event
+            && matches!(command, Command::Arm(_) | Command::Start(_))
+            && self.parts.is_none()
+        {
+            self.opened_by = record_of(&event, now);
+        }
+        if matches!(event, Event::Opened(Ok(()))) {
+            let opened_by = self.opened_by.take();
+            self.journal(opened_by);
+        }
         self.journal(record_of(&event, now));
+        let samples = sample_identity(&event);
         let mut actions = Vec::new();
         self.core.on(event, now, &mut actions);
+        self.journal(samples.and_then(|s| samples_record(&s, n_blocks(&actions), now)));
         for action in actions {
             self.journal(action_record(&action, now));
             if let Err(error) = self.act(action, observer) {
@@ -247,7 +286,8 @@ impl Lockstep {
             && let Err(error) = recorder.append(&record)
         {
             let cause = error.to_string();
-            self.events.push_back(Event::Recorder(RecorderState::Failed { cause }));
+            self.events
+                .push_back(Event::Recorder(RecorderState::Failed { cause }));
             if let Some(parts) = &mut self.parts {
                 parts.recorder = None;
             }
@@ -299,7 +339,8 @@ impl Lockstep {
         let decider = Decider::new(&prepared).map_err(OpenFailure::Invalid)?;
         let estimator = if self.config.estimate {
             let kernel = kernel_of(&self.config);
-            Estimator::new(&prepared, self.config.estimator_threads, kernel).map_err(OpenFailure::Invalid)?
+            Estimator::new(&prepared, self.config.estimator_threads, kernel)
+                .map_err(OpenFailure::Invalid)?
         } else {
             None
         };
@@ -308,7 +349,12 @@ impl Lockstep {
             .filter(|_| prepared.plan.kind == PlanKind::Acquire)
             .map(|directory| path_of(directory, &prepared));
         let recorder = match &path {
-            Some(path) => Some(recording::open(path, &prepared, &self.config, &self.capabilities)?),
+            Some(path) => Some(recording::open(
+                path,
+                &prepared,
+                &self.config,
+                &self.capabilities,
+            )?),
             None => None,
         };
         if let Some(path) = &path {
@@ -326,7 +372,8 @@ impl Lockstep {
     }
 
     fn decide(&mut self, ask: Ask) {
-        let adaptive = self.parts.as_ref().is_some_and(|p| p.decider.is_adaptive()) && !ask.fallback;
+        let adaptive =
+            self.parts.as_ref().is_some_and(|p| p.decider.is_adaptive()) && !ask.fallback;
         if adaptive {
             self.work(QUOTA, true);
         }
@@ -397,7 +444,11 @@ impl Lockstep {
     }
 
     fn close(&mut self, totals: &Totals) -> Result<(), String> {
-        let maps = if totals.n_sampled > 0 { self.end_frame() } else { Ok(()) };
+        let maps = if totals.n_sampled > 0 {
+            self.end_frame()
+        } else {
+            Ok(())
+        };
         let Some(parts) = self.parts.take() else {
             return Ok(());
         };
@@ -410,7 +461,9 @@ impl Lockstep {
         };
         let recorder = parts.recorder.ok_or("the journal was given up")?;
         let finish = finish_of(totals);
-        recorder.finish(t_ns(self.now_is), finish).map_err(|e| e.to_string())?;
+        recorder
+            .finish(t_ns(self.now_is), finish)
+            .map_err(|e| e.to_string())?;
         maps?;
         finishing.complete()
     }

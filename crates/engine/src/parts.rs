@@ -8,6 +8,15 @@ pub(crate) mod recording;
 use crate::core::OpenFailure;
 use domain::Invalid;
 
+/// The kernels that a recording names, where this machine has them.
+pub(crate) fn recon_kernel(variant: &str) -> recon::Kernel {
+    if recon::Kernel::Native.variant() == variant {
+        recon::Kernel::Native
+    } else {
+        recon::Kernel::Baseline
+    }
+}
+
 pub(crate) fn scan_failure(error: scan::Error) -> Invalid {
     match error {
         scan::Error::Invalid(invalid) => invalid,

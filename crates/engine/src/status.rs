@@ -20,6 +20,11 @@ impl AcquisitionId {
         Self(format!("{date:08}-{time:06}-{n:03}").into())
     }
 
+    /// The id of a journal.
+    pub(crate) fn recorded(id: &str) -> Self {
+        Self(id.into())
+    }
+
     /// The id as text.
     #[must_use]
     pub fn as_str(&self) -> &str {

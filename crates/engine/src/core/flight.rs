@@ -3,7 +3,7 @@
 //! The controller answers in order, each position exactly once. Anything else is a slip.
 
 use super::ledger::Ledger;
-use domain::{BatchId, PerPosition, PositionBatch, SampleBlock, Signal};
+use domain::{PerPosition, PositionBatch, SampleBlock, Signal};
 use hal::{Arming, RawBlock};
 use std::collections::VecDeque;
 use std::ops::Range;
@@ -12,7 +12,6 @@ use std::sync::Arc;
 #[derive(Debug)]
 struct Entry {
     batch: Arc<PositionBatch>,
-    id: BatchId,
     done: usize,
     /// The dwell and settle time of all positions, where they share one.
     dwell: Option<u32>,
@@ -83,7 +82,7 @@ impl Flight {
         self.next
     }
 
-    pub(crate) fn submit(&mut self, arming: Arming, id: BatchId, batch: Arc<PositionBatch>) {
+    pub(crate) fn submit(&mut self, arming: Arming, batch: Arc<PositionBatch>) {
         let (dwell, settle) = (uniform(&batch.dwell_ns), uniform(&batch.settle_ns));
         self.arming = Some(arming);
         if self.entries.is_empty() {
@@ -93,7 +92,6 @@ impl Flight {
         self.work_ns += work_ns(&batch, 0..batch.len(), dwell, settle);
         self.entries.push_back(Entry {
             batch,
-            id,
             done: 0,
             dwell,
             settle,
@@ -163,11 +161,6 @@ impl Flight {
             batch: Arc::new(batch),
             ..entry
         });
-    }
-
-    /// Batches that are not completely ended.
-    pub(crate) fn oldest_batch(&self) -> Option<BatchId> {
-        self.entries.front().map(|e| e.id)
     }
 }
 

@@ -699,7 +699,7 @@ impl super::active::Active {
         self.ledger.commit(time);
         let before = self.flight.work_ns();
         let positions = Arc::new(positions);
-        self.flight.submit(arming, batch, positions.clone());
+        self.flight.submit(arming, positions.clone());
         self.submitted_ns += self.flight.work_ns() - before;
         actions.push(Action::Submit {
             arming,

@@ -96,10 +96,6 @@ impl Estimator {
         self.frame
     }
 
-    pub(crate) const fn blocks(&self) -> u64 {
-        self.blocks
-    }
-
     /// Goes on with an empty estimate for `frame`.
     pub(crate) fn next_frame(&mut self, frame: u32) -> Result<(), Invalid> {
         self.revisions_before += self.recon.estimate().revision;

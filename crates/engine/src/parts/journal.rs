@@ -7,7 +7,7 @@ use super::deciding::digest;
 use super::estimating::Op;
 use crate::core::{Action, Decider, Event};
 use crate::{Command, RecorderState};
-use domain::{Gap, PositionBatch, SampleBlock};
+use domain::{GapCause, PositionBatch, SampleBlock};
 use hal::{Arming, RawBlock, RawGap, TripCause, TripId};
 use std::time::Duration;
 use store::{ArmingId, BatchRecord, BlockRecord, GapRecord, Record};
@@ -20,6 +20,13 @@ const TRIPS: [(TripCause, &str); 7] = [
     (TripCause::Blank, "blank"),
     (TripCause::Reset, "reset"),
     (TripCause::Fault, "fault"),
+];
+const CAUSES: [GapCause; 5] = [
+    GapCause::Blanked,
+    GapCause::Tripped,
+    GapCause::Aborted,
+    GapCause::LostOnLink,
+    GapCause::NeverExposed,
 ];
 const PARTS: [&str; 5] = ["policy", "reconstruction", "recorder", "link", "engine"];
 
@@ -61,7 +68,7 @@ pub(crate) fn record_of(event: &Event, now: Duration) -> Option<Record> {
     })
 }
 
-/// Digest and size; positions of clients in full, for nothing else can make them again.
+/// Size, revision seen and digest: the policy makes the positions again.
 fn decided_record(name: &str, batch: u64, positions: &PositionBatch) -> store::Event {
     let head = vec![
         batch,
@@ -101,7 +108,12 @@ fn command_record(command: &Command, lease_epoch: u64) -> Option<store::Event> {
         }
         Command::Decide(decision) => {
             let positions = &decision.positions;
-            let mut values = vec![decision.batch.0, positions.len() as u64, positions.revision];
+            let mut values = vec![
+                decision.batch.0,
+                positions.len() as u64,
+                positions.revision,
+                lease_epoch,
+            ];
             for i in 0..positions.len() {
                 let bits = |v: f32| u64::from(v.to_bits());
                 values.push(bits(positions.row[i]) << 32 | bits(positions.col[i]));
@@ -122,7 +134,20 @@ fn command_record(command: &Command, lease_epoch: u64) -> Option<store::Event> {
 
 fn device_record(event: &hal::Event) -> Option<store::Event> {
     Some(match event {
-        hal::Event::Samples(_) | hal::Event::Gap(_) => return None,
+        hal::Event::Samples(_) => return None,
+        hal::Event::Gap(raw) => {
+            let cause = CAUSES.iter().position(|c| *c == raw.cause).unwrap_or(0) as u64;
+            let arming = raw.arming;
+            let values = vec![
+                u64::from(arming.session),
+                u64::from(arming.counter),
+                raw.first_position,
+                raw.n_positions,
+                cause,
+                raw.unblanked_ns,
+            ];
+            input("gap", values, "")
+        }
         hal::Event::Status(status) => store::Event::Status(store::Status {
             session: status.arming.map_or(0, |a| a.session),
             counter: status.arming.map_or(0, |a| a.counter),
@@ -258,20 +283,59 @@ pub(crate) fn raw_block(record: &BlockRecord) -> RawBlock {
     }
 }
 
-pub(crate) fn raw_gap(record: &GapRecord) -> RawGap {
-    let Gap {
-        first_position,
-        n_positions,
-        cause,
-        ..
-    } = record.gap;
+/// The gap of an input record.
+pub(crate) fn raw_gap_input(values: &[u64]) -> RawGap {
+    let value = |i: usize| values.get(i).copied().unwrap_or(0);
     RawGap {
-        arming: arming_of(record.arming),
-        first_position,
-        n_positions,
-        cause,
-        unblanked_ns: record.unblanked_ns,
+        arming: Arming {
+            session: value(0) as u32,
+            counter: value(1) as u32,
+        },
+        first_position: value(2),
+        n_positions: value(3),
+        cause: CAUSES
+            .get(value(4) as usize)
+            .copied()
+            .unwrap_or(GapCause::LostOnLink),
+        unblanked_ns: value(5),
     }
+}
+
+/// What the journal must know of samples beyond their blocks: that they came as one, or did not fit.
+pub(crate) fn samples_record(raw: &SampleIdentity, n_blocks: u64, now: Duration) -> Option<Record> {
+    let event = match n_blocks {
+        0 => input("slip", raw.to_vec(), ""),
+        1 => return None,
+        n => input("split", vec![n], ""),
+    };
+    Some(Record::Event {
+        t_ns: t_ns(now),
+        event,
+    })
+}
+
+/// Session, counter, first position and number of a block, for the journal.
+pub(crate) type SampleIdentity = [u64; 4];
+
+/// The identity of samples; `None` for other events.
+pub(crate) fn sample_identity(event: &Event) -> Option<SampleIdentity> {
+    match event {
+        Event::Device(hal::Event::Samples(raw)) => Some([
+            u64::from(raw.arming.session),
+            u64::from(raw.arming.counter),
+            raw.first_position,
+            u64::from(raw.n_positions),
+        ]),
+        _ => None,
+    }
+}
+
+/// Blocks among actions.
+pub(crate) fn n_blocks(actions: &[Action]) -> u64 {
+    actions
+        .iter()
+        .filter(|a| matches!(a, Action::Block { .. }))
+        .count() as u64
 }
 
 /// The device event of a record.

@@ -2,10 +2,10 @@
 
 use super::estimating::Estimator;
 use super::store_failure;
-use crate::core::{OpenFailure, Totals};
-use crate::{Config, EndReason, Prepared, State};
-use domain::BlankTravel;
-use hal::{BlankerKind, Capabilities};
+use crate::core::{OpenFailure, Settings, Totals};
+use crate::{AcquisitionId, Config, EndReason, Prediction, Prepared, RecorderState, State};
+use domain::{BlankTravel, DwellTime, Invalid};
+use hal::{BlankerKind, Capabilities, FieldCalibration, FieldUnit};
 use std::path::{Path, PathBuf};
 use std::time::Duration;
 use store::{ColumnKey, Finish, FinishReason, Header, Instrument, Recorder, RecorderSettings};
@@ -54,7 +54,7 @@ fn header(prepared: &Prepared, config: &Config, capabilities: &Capabilities) -> 
     header.field_calibration = Some(calibration(prepared));
     header.versions = vec![("software".into(), config.software.clone())];
     header.kernel = super::estimating::kernel_of(config).variant().into();
-    header.settings = settings(prepared, config);
+    header.settings = settings(prepared, config, capabilities);
     header
 }
 
@@ -97,7 +97,11 @@ fn instrument(capabilities: &Capabilities) -> Instrument {
 }
 
 /// What a replay needs besides the header's own fields.
-fn settings(prepared: &Prepared, config: &Config) -> Vec<(String, String)> {
+fn settings(
+    prepared: &Prepared,
+    config: &Config,
+    capabilities: &Capabilities,
+) -> Vec<(String, String)> {
     let blanking = match prepared.prediction.blank_travel {
         BlankTravel::Always => "always".to_owned(),
         BlankTravel::Beyond(px) => format!("beyond {px}"),
@@ -115,6 +119,7 @@ fn settings(prepared: &Prepared, config: &Config) -> Vec<(String, String)> {
             "unblanked_stretch_ns",
             nanoseconds(config.unblanked_stretch),
         ),
+        ("settle_max_ns", capabilities.settle_max_ns.to_string()),
         ("late_in_a_row", config.late_in_a_row.to_string()),
     ]
     .into_iter()
@@ -182,4 +187,75 @@ impl Finishing {
             None => Ok(()),
         }
     }
+}
+
+/// What a replay needs, from a header: the prepared plan, the machine's settings, whether there is an estimator.
+pub(crate) fn from_header(header: &Header) -> Result<(Prepared, Settings, bool), Invalid> {
+    let text = |name: &str| {
+        header
+            .settings
+            .iter()
+            .find(|(n, _)| n == name)
+            .map(|(_, value)| value.as_str())
+            .ok_or_else(|| Invalid::new(format!("journal.settings.{name}"), "missing", "recorded"))
+    };
+    let number = |name: &str| {
+        let value = text(name)?;
+        value
+            .parse::<u64>()
+            .map_err(|_| Invalid::new(format!("journal.settings.{name}"), value, "a whole number"))
+    };
+    let flag = |name: &str| Ok::<_, Invalid>(text(name)? == "true");
+    let blank_travel = match text("blank_travel")? {
+        "always" => BlankTravel::Always,
+        other => match other.strip_prefix("beyond ").and_then(|px| px.parse().ok()) {
+            Some(px) => BlankTravel::Beyond(px),
+            None => BlankTravel::Never,
+        },
+    };
+    let instrument = &header.instrument;
+    let dwell = DwellTime::from_nanoseconds(number("dwell_ns")?)?;
+    let prediction = Prediction {
+        n_positions: header.plan.n_positions(),
+        dwell,
+        time: None,
+        dwell_time: None,
+        electrons_dwell: None,
+        electrons_outside: None,
+        dose_e_per_a2: None,
+        storage_bytes: 0,
+        memory_bytes: 0,
+        batch: number("batch")? as u32,
+        blank_travel,
+        explanation: Vec::new(),
+    };
+    let settings = Settings {
+        watchdog: Duration::from_nanos(number("watchdog_ns")?),
+        unblanked_stretch: Duration::from_nanos(number("unblanked_stretch_ns")?),
+        late_in_a_row: number("late_in_a_row")? as u32,
+        queue_positions: u64::from(instrument.queue_positions),
+        return_samples: u64::from(instrument.return_samples),
+        edges_ns: (instrument.blanker_closing_ns + instrument.blanker_opening_ns).ceil() as u64,
+        tick_ns: instrument.tick_ns.max(1e-3),
+        dwell_ns: (instrument.dwell_min_ns, instrument.dwell_max_ns),
+        settle_max_ns: number("settle_max_ns")? as u32,
+        has_watchdog: instrument.has_watchdog,
+        recorder: RecorderState::Alive,
+    };
+    let current = header.column.probe_current;
+    let prepared = Prepared {
+        id: AcquisitionId::recorded(&header.id),
+        plan: header.plan.clone(),
+        prediction,
+        dwell,
+        electrons_per_ns: current.map(domain::Current::electrons_per_ns),
+        noiseless: flag("noiseless")?,
+        detectors: header.detectors.clone(),
+        armed: Vec::new(),
+        // The machine only hands it on.
+        calibration: FieldCalibration::square("recorded", FieldUnit::Pixels, 1.0)?,
+        column: header.column.clone(),
+        created: Duration::from_nanos(header.created_ns),
+    };
+    Ok((prepared, settings, flag("estimate")?))
 }

@@ -3,7 +3,9 @@
 use super::{Wires, estimator_thread, link, policy_thread, recorder_thread};
 use crate::core::{Action, Core, Event, OpenFailure};
 use crate::handle::{Live, Request, lock};
-use crate::parts::journal::{action_record, record_of, split_status, t_ns};
+use crate::parts::journal::{
+    action_record, n_blocks, record_of, sample_identity, samples_record, split_status, t_ns,
+};
 use crate::parts::recording::path_of;
 use crate::{Command, Error, Prepared, RecorderState, Slot};
 use crossbeam::channel::{Receiver, Sender, TrySendError, never, select};
@@ -50,6 +52,8 @@ pub(super) struct EngineThread {
     answers: HashMap<u64, Sender<Result<(), Error>>>,
     next_ticket: u64,
     opening: Option<Opening>,
+    /// The command that opens the acquisition: the first record of its journal.
+    opened_by: Option<Record>,
     /// What found its queue full, in order.
     link_kept: VecDeque<link::Send>,
     records_kept: VecDeque<recorder_thread::Request>,
@@ -78,6 +82,7 @@ impl EngineThread {
             answers: HashMap::new(),
             next_ticket: 0,
             opening: None,
+            opened_by: None,
             link_kept: VecDeque::new(),
             records_kept: VecDeque::new(),
             work_kept: VecDeque::new(),
@@ -205,6 +210,17 @@ impl EngineThread {
                         .push_back(estimator_thread::Request::Path(path.clone()));
                     self.core.set_path(&opening.prepared.id, path);
                     self.journals = true;
+                    let grant = Event::Command {
+                        command: Command::Grant(self.core.grant()),
+                        epoch: crate::LeaseEpoch::default(),
+                        ticket: 0,
+                    };
+                    if let Some(record) = record_of(&grant, now) {
+                        self.record(record);
+                    }
+                    if let Some(record) = self.opened_by.take() {
+                        self.record(record);
+                    }
                 }
                 self.opening = None;
                 self.turn(Event::Opened(Ok(())), now);
@@ -238,8 +254,18 @@ impl EngineThread {
         {
             self.record(record);
         }
+        if let Event::Command { command, .. } = &event
+            && matches!(command, Command::Arm(_) | Command::Start(_))
+            && !self.journals
+        {
+            self.opened_by = record_of(&event, now);
+        }
+        let samples = sample_identity(&event).filter(|_| self.journals);
         let mut actions = std::mem::take(&mut self.actions);
         self.core.on(event, now, &mut actions);
+        if let Some(record) = samples.and_then(|s| samples_record(&s, n_blocks(&actions), now)) {
+            self.record(record);
+        }
         for action in actions.drain(..) {
             if self.journals
                 && let Some(record) = action_record(&action, now)
