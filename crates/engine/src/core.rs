@@ -19,6 +19,8 @@ mod ledger;
 mod maps;
 mod pipeline;
 mod status;
+#[cfg(test)]
+mod tests;
 
 pub(crate) use maps::map_bytes as ledger_bytes;
 
@@ -333,7 +335,7 @@ impl Core {
             Event::Opened(result) => self.opened(result, now, actions),
             Event::Device(event) => self.device(event, now, actions),
             Event::LinkDown { reason } => self.link_down(reason, now, actions),
-            Event::Unsent { first_position } => self.unsent(first_position, actions),
+            Event::Unsent { first_position } => self.unsent(first_position, now, actions),
             Event::Decided { batch, positions } => self.decided(batch, positions, now, actions),
             Event::Estimated { revision } => {
                 if let Some(active) = &mut self.active {

@@ -297,7 +297,7 @@ impl Core {
         }
     }
 
-    pub(super) fn unsent(&mut self, first_position: u64, actions: &mut Vec<Action>) {
+    pub(super) fn unsent(&mut self, first_position: u64, now: Duration, actions: &mut Vec<Action>) {
         let Some(active) = &mut self.active else {
             return;
         };
@@ -315,6 +315,10 @@ impl Core {
                 unblanked_ns: 0,
             };
             active.book_gap(raw, &ended, actions);
+            if self.device.arming.is_some() {
+                // The device left the arming before its word of it came, or refuses positions: off, either way.
+                self.blank_device(now, actions);
+            }
         }
     }
 

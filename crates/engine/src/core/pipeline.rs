@@ -82,10 +82,10 @@ impl Planned {
     /// The next `n` positions, moved out where they are all.
     fn take(&mut self, n: usize) -> PositionBatch {
         let range = self.done..self.done + n;
-        self.done += n;
-        if range.start == 0 && self.left() == 0 {
+        if range == (0..self.positions.len()) {
             std::mem::take(&mut self.positions)
         } else {
+            self.done += n;
             slice(&self.positions, range)
         }
     }

@@ -1,0 +1,356 @@
+//! What a run does when nothing goes wrong: order, lead, limits, stop rules, frames, decisions.
+
+use super::rig::{MS, Rig, plan, prepare};
+use crate::core::Decider;
+use crate::{Command, Decision, EndReason, Error, Refusal, State};
+use domain::{
+    AreaLimit, Dose, Electrons, Fraction, Nanometres, Pattern, PositionBatch, StopRule, WhenLate,
+};
+use std::time::Duration;
+
+#[test]
+fn every_position_is_exposed_once_and_sampled_in_order() {
+    let mut rig = Rig::running(&plan());
+    rig.finish();
+    let done = rig.snapshot();
+    assert_eq!(
+        (done.state, done.end.clone()),
+        (State::Finished, Some(EndReason::Complete))
+    );
+    assert_eq!(
+        (done.n_sampled, done.n_gaps, done.n_in_flight),
+        (1024, 0, 0)
+    );
+    rig.check_ends();
+    rig.check_distinct();
+    let sequences: Vec<u64> = rig.blocks.iter().map(|b| b.sequence).collect();
+    assert_eq!(sequences, (0..rig.blocks.len() as u64).collect::<Vec<_>>());
+    // 10 µs at 10 pA.
+    assert!((rig.blocks[0].electrons.at(0) - 624.15).abs() < 0.01);
+    assert!((done.dose.dwell - 1024.0 * 624.1509).abs() < 1.0);
+    assert_eq!(done.dose.committed, 0.0);
+}
+
+#[test]
+fn samples_are_joined_with_the_places_that_were_commanded() {
+    let mut rig = Rig::running(&plan());
+    rig.finish();
+    let commanded: Vec<_> = rig
+        .submitted
+        .iter()
+        .flat_map(|b| b.row.clone().into_iter().zip(b.col.clone()))
+        .collect();
+    let joined: Vec<_> = rig
+        .blocks
+        .iter()
+        .flat_map(|b| b.row.clone().into_iter().zip(b.col.clone()))
+        .collect();
+    assert_eq!(commanded, joined);
+    let values: Vec<f32> = rig
+        .blocks
+        .iter()
+        .flat_map(|b| b.signals[0].scalar().unwrap().to_vec())
+        .collect();
+    assert_eq!(values, (0..1024).map(|i| i as f32).collect::<Vec<_>>());
+}
+
+#[test]
+fn the_controller_never_holds_more_than_the_lead() {
+    let mut rig = Rig::running(&plan());
+    for _ in 0..40 {
+        // 2 ms of 10 µs.
+        assert!(rig.held.len() <= 200, "{}", rig.held.len());
+        rig.expose(37);
+    }
+}
+
+#[test]
+fn the_controller_never_holds_more_than_it_can() {
+    let mut plan = plan();
+    plan.lead = Duration::from_secs(1);
+    plan.fraction = Fraction::FULL;
+    plan.n_frames = 3;
+    let mut rig = Rig::running(&plan);
+    for _ in 0..60 {
+        assert!(rig.held.len() <= 4096);
+        rig.expose(100);
+    }
+    assert!(rig.held.len() > 3000);
+}
+
+#[test]
+fn armed_is_blanked_until_the_start() {
+    let mut rig = Rig::new(&plan());
+    rig.command(Command::Arm(rig.id.clone())).unwrap();
+    rig.tick(MS * 25);
+    assert_eq!(rig.state(), State::Armed);
+    assert!(rig.held.is_empty() && !rig.heartbeats.is_empty());
+    rig.command(Command::Start(rig.id.clone())).unwrap();
+    assert!(!rig.held.is_empty());
+}
+
+#[test]
+fn a_pause_exposes_what_is_held_and_a_resume_goes_on() {
+    let mut rig = Rig::running(&plan());
+    rig.expose(50);
+    rig.command(Command::Pause(rig.id.clone())).unwrap();
+    let held = rig.held.len();
+    rig.expose(held);
+    rig.tick(MS * 25);
+    assert!(rig.held.is_empty());
+    assert_eq!((rig.state(), rig.n_blanks), (State::Paused, 0));
+    assert!(
+        rig.heartbeats.last().unwrap() == &rig.now,
+        "a pause needs heartbeats"
+    );
+    rig.command(Command::Resume(rig.id.clone())).unwrap();
+    rig.finish();
+    assert_eq!(rig.snapshot().n_sampled, 1024);
+    rig.check_ends();
+    rig.check_distinct();
+}
+
+#[test]
+fn a_total_limit_is_never_passed_by_what_is_committed() {
+    let mut plan = plan();
+    let limit = 300.5 * 624.1509;
+    plan.limits.total = Some(Electrons::new(limit).unwrap());
+    let mut rig = Rig::running(&plan);
+    while !rig.held.is_empty() {
+        assert!(rig.snapshot().dose.at_risk() <= limit * (1.0 + 1e-9));
+        rig.expose(13);
+    }
+    rig.tick(MS);
+    let done = rig.snapshot();
+    assert_eq!((done.state, done.n_sampled), (State::Finished, 300));
+    assert_eq!(done.end, Some(EndReason::DoseLimit { limit: "total" }));
+}
+
+#[test]
+fn a_plan_that_needs_exactly_its_limit_is_completed() {
+    let mut plan = plan();
+    let needed = prepare(&plan).unwrap().prediction.electrons_dwell.unwrap();
+    plan.limits.total = Some(Electrons::new(needed).unwrap());
+    let mut rig = Rig::running(&plan);
+    rig.finish();
+    assert_eq!(rig.snapshot().n_sampled, 1024);
+}
+
+#[test]
+fn a_position_that_would_pass_its_own_limit_is_left_out() {
+    let mut plan = plan();
+    plan.fraction = Fraction::FULL;
+    plan.n_frames = 3;
+    plan.limits.position = Some(Electrons::new(2.0 * 624.2).unwrap());
+    let mut rig = Rig::running(&plan);
+    rig.finish();
+    let done = rig.snapshot();
+    assert_eq!((done.n_sampled, done.n_skipped), (2 * 4096, 4096));
+    rig.check_ends();
+}
+
+#[test]
+fn no_disc_gets_more_than_the_area_limit() {
+    let mut plan = plan();
+    plan.fraction = Fraction::FULL;
+    plan.pattern = Pattern::Random;
+    let radius = Nanometres::new(0.8).unwrap();
+    // 10 positions of 624 electrons in a disc of 8 Å radius.
+    let dose = 10.0 * 624.1509 / (std::f64::consts::PI * 64.0);
+    plan.limits.area = Some(AreaLimit {
+        dose: Dose::from_e_per_a2(dose).unwrap(),
+        radius,
+    });
+    let mut rig = Rig::running(&plan);
+    rig.finish();
+    let done = rig.snapshot();
+    assert_eq!(done.n_sampled + done.n_skipped, 4096);
+    assert!(done.n_skipped > 0);
+    for r in 0..128 {
+        for c in 0..128 {
+            let (r, c) = (f64::from(r) / 2.0, f64::from(c) / 2.0);
+            let inside = rig
+                .exposed
+                .iter()
+                .filter(|p| (f64::from(p.0) - r).hypot(f64::from(p.1) - c) <= 8.0);
+            assert!(inside.count() <= 10, "around ({r}, {c})");
+        }
+    }
+    // Close to it all the same: 6.4² / (π·0.8²) discs of 10 would be 204.
+    assert!(done.n_sampled > 100, "{}", done.n_sampled);
+}
+
+#[test]
+fn stop_rules_end_it_at_the_first_that_is_reached() {
+    let stopped = |rules: Vec<StopRule>| {
+        let mut plan = plan();
+        plan.stop = rules;
+        let mut rig = Rig::running(&plan);
+        rig.finish();
+        let done = rig.snapshot();
+        assert_eq!(done.state, State::Finished);
+        let Some(EndReason::Stopped { rule, .. }) = done.end else {
+            panic!("{:?}", done.end)
+        };
+        (rule, done.n_sampled)
+    };
+    assert_eq!(stopped(vec![StopRule::Positions(77)]), ("positions", 77));
+    assert_eq!(
+        stopped(vec![StopRule::Time(Duration::from_millis(3))]),
+        ("time", 300)
+    );
+    // 640 × 64 Å² at 62415 e/µs … 100 positions.
+    let dose = Dose::from_e_per_a2(100.5 * 624.1509 / 4096.0).unwrap();
+    assert_eq!(
+        stopped(vec![StopRule::Dose(dose), StopRule::Positions(500)]),
+        ("dose", 100)
+    );
+}
+
+#[test]
+fn rules_of_a_later_version_are_refused_by_name() {
+    let mut plan = plan();
+    plan.stop = vec![StopRule::Resolution(Nanometres::new(0.1).unwrap())];
+    let error = prepare(&plan).unwrap_err();
+    assert_eq!(
+        (error.field.as_ref(), error.value.as_str()),
+        ("stop", "resolution")
+    );
+}
+
+#[test]
+fn frames_follow_each_other_and_blocks_never_mix_them() {
+    let mut plan = plan();
+    plan.n_frames = 3;
+    let mut rig = Rig::running(&plan);
+    rig.finish();
+    assert_eq!(rig.snapshot().n_sampled, 3 * 1024);
+    for frame in 0..3 {
+        let n: usize = rig
+            .blocks
+            .iter()
+            .filter(|b| b.frame == frame)
+            .map(|b| b.len())
+            .sum();
+        assert_eq!(n, 1024);
+    }
+    rig.check_ends();
+}
+
+fn external(when_late: WhenLate) -> Rig {
+    let mut plan = plan();
+    plan.pattern = Pattern::External {
+        fallback: Box::new(Pattern::Jittered),
+    };
+    plan.batch = 64;
+    plan.when_late = when_late;
+    Rig::running(&plan)
+}
+
+fn answer(rig: &Rig, n: usize) -> Decision {
+    let wanted = rig.wanted.last().unwrap();
+    let mut positions = PositionBatch::default();
+    for i in 0..n {
+        positions.push(10.0, i as f32 % 64.0, 10_000, 0);
+    }
+    Decision {
+        acquisition: rig.id.clone(),
+        batch: wanted.batch,
+        positions,
+    }
+}
+
+#[test]
+fn a_client_in_time_decides() {
+    let mut rig = external(WhenLate::Fallback);
+    assert!(rig.held.is_empty());
+    let decision = answer(&rig, 64);
+    rig.command(Command::Decide(decision.clone())).unwrap();
+    assert_eq!((rig.held.len(), rig.deciders[0]), (64, Decider::External));
+    // The same answer again finds its slot filled.
+    let again = rig.command(Command::Decide(decision));
+    assert!(
+        matches!(again, Err(Error::Decision(Refusal::Late))),
+        "{again:?}"
+    );
+}
+
+#[test]
+fn a_late_client_is_replaced_by_the_fallback_and_refused() {
+    let mut rig = external(WhenLate::Fallback);
+    let decision = answer(&rig, 64);
+    rig.tick(MS * 3);
+    assert_eq!(rig.deciders, [Decider::Fallback]);
+    assert_eq!(rig.snapshot().n_late, 1);
+    let late = rig.command(Command::Decide(decision));
+    assert!(
+        matches!(late, Err(Error::Decision(Refusal::Late))),
+        "{late:?}"
+    );
+    assert_eq!(rig.deciders, [Decider::Fallback]);
+}
+
+#[test]
+fn a_late_client_may_keep_the_beam_waiting_blanked() {
+    let mut rig = external(WhenLate::Wait);
+    let decision = answer(&rig, 64);
+    rig.tick(MS * 3);
+    rig.tick(MS * 50);
+    assert!(rig.held.is_empty() && rig.snapshot().n_late == 1);
+    rig.command(Command::Decide(decision)).unwrap();
+    assert_eq!(rig.deciders, [Decider::External]);
+}
+
+#[test]
+fn an_answer_that_does_not_fit_is_refused_whole() {
+    let mut rig = external(WhenLate::Wait);
+    let refused = |rig: &mut Rig, change: fn(&mut Decision)| {
+        let mut decision = answer(rig, 64);
+        change(&mut decision);
+        match rig.command(Command::Decide(decision)) {
+            Err(Error::Decision(refusal)) => refusal,
+            other => panic!("{other:?}"),
+        }
+    };
+    assert_eq!(
+        refused(&mut rig, |d| d.positions.row[3] = f32::NAN),
+        Refusal::Outside { index: 3 }
+    );
+    assert_eq!(
+        refused(&mut rig, |d| d.positions.col[5] = 63.6),
+        Refusal::Outside { index: 5 }
+    );
+    assert_eq!(
+        refused(&mut rig, |d| d.positions.dwell_ns[7] = 19),
+        Refusal::Dwell { index: 7 }
+    );
+    assert_eq!(
+        refused(&mut rig, |d| d.positions.push(0.0, 0.0, 1000, 0)),
+        Refusal::WrongLength
+    );
+    assert_eq!(
+        refused(&mut rig, |d| d.positions.revision = 9),
+        Refusal::WrongRevision
+    );
+    assert_eq!(refused(&mut rig, |d| d.batch.0 += 100), Refusal::NotAsked);
+    assert!(rig.submitted.is_empty());
+    let good = answer(&rig, 64);
+    rig.command(Command::Decide(good)).unwrap();
+    assert_eq!(rig.held.len(), 64);
+}
+
+#[test]
+fn too_many_late_decisions_in_a_row_abort() {
+    let mut rig = external(WhenLate::Fallback);
+    for _ in 0..40 {
+        let held = rig.held.len();
+        rig.expose(held);
+        rig.tick(MS * 10);
+    }
+    let done = rig.snapshot();
+    assert_eq!(
+        (done.state, done.end.clone()),
+        (State::Aborted, Some(EndReason::Late))
+    );
+    rig.check_ends();
+}

@@ -1,0 +1,384 @@
+//! What a run does when something goes wrong: the beam is off, nothing is repeated, everything is accounted for.
+
+use super::rig::{MS, Rig, plan};
+use crate::core::Event;
+use crate::{Command, EndReason, Error, Grant, LeaseEpoch, RecorderState, State};
+use domain::{ColumnState, Detached, GapCause};
+use hal::{TripCause, TripId};
+use std::time::Duration;
+
+#[test]
+fn samples_that_do_not_continue_blank_and_abort() {
+    let mut rig = Rig::running(&plan());
+    rig.expose(50);
+    let mut raw = rig.samples(20);
+    raw.first_position += 1;
+    rig.event(Event::Device(hal::Event::Samples(raw)));
+    assert_eq!(rig.n_blanks, 1);
+    for _ in 0..4 {
+        rig.tick(MS * 300);
+    }
+    let done = rig.snapshot();
+    assert_eq!(done.state, State::Aborted);
+    assert_eq!(
+        done.end,
+        Some(EndReason::Slip {
+            expected: 50,
+            got: 51
+        })
+    );
+    rig.check_ends();
+}
+
+#[test]
+fn samples_of_another_arming_blank_and_abort() {
+    let mut rig = Rig::running(&plan());
+    let mut raw = rig.samples(20);
+    raw.arming.counter += 1;
+    rig.event(Event::Device(hal::Event::Samples(raw)));
+    assert_eq!((rig.n_blanks, rig.held.len()), (1, 0));
+}
+
+#[test]
+fn samples_without_all_their_values_blank_and_abort() {
+    let mut rig = Rig::running(&plan());
+    let mut raw = rig.samples(20);
+    raw.signals = vec![domain::Signal::Scalar(vec![0.0; 19])];
+    rig.event(Event::Device(hal::Event::Samples(raw)));
+    assert_eq!(rig.n_blanks, 1);
+}
+
+#[test]
+fn after_a_trip_only_what_was_not_exposed_is_submitted_again() {
+    let mut rig = Rig::running(&plan());
+    rig.expose(70);
+    let trip = rig.trip(TripCause::Watchdog, 4_000);
+    assert_eq!(rig.state(), State::Tripped);
+    let resume = Command::Resume(rig.id.clone());
+    assert!(
+        matches!(rig.command(resume.clone()), Err(Error::Tripped { newest }) if newest == trip)
+    );
+    rig.command(Command::ClearTrip(trip)).unwrap();
+    rig.command(resume).unwrap();
+    assert_eq!(rig.arms.len(), 2);
+    assert_eq!(rig.arms[1].first_position, rig.ended.len() as u64);
+    rig.finish();
+    let done = rig.snapshot();
+    assert_eq!((done.state, done.n_sampled), (State::Finished, 1023));
+    rig.check_ends();
+    rig.check_distinct();
+    // 4 µs of the position that was cut short are booked.
+    assert!((done.dose.outside - 4_000.0 * 0.0624151).abs() < 0.1);
+    assert_eq!(done.dose.committed, 0.0);
+}
+
+#[test]
+fn a_trip_by_dose_or_reset_ends_it() {
+    for cause in [TripCause::Dose, TripCause::Reset] {
+        let mut rig = Rig::running(&plan());
+        rig.expose(10);
+        rig.trip(cause, 0);
+        rig.tick(MS);
+        assert_eq!(
+            (rig.state(), rig.snapshot().end.clone()),
+            (State::Aborted, Some(EndReason::Trip { cause }))
+        );
+        rig.check_ends();
+    }
+}
+
+#[test]
+fn only_the_newest_trip_can_be_cleared() {
+    let mut rig = Rig::running(&plan());
+    let old = rig.trip(TripCause::Watchdog, 0);
+    rig.event(Event::Device(hal::Event::Tripped {
+        id: TripId(old.0 + 1),
+        cause: TripCause::Fault,
+    }));
+    let refused = rig.command(Command::ClearTrip(old));
+    assert!(
+        matches!(refused, Err(Error::StaleTrip { .. })),
+        "{refused:?}"
+    );
+    assert!(rig.cleared.is_empty());
+    rig.command(Command::ClearTrip(TripId(old.0 + 1))).unwrap();
+}
+
+#[test]
+fn a_blank_needs_no_lease_and_nothing_is_submitted_after_it() {
+    let mut rig = Rig::running(&plan());
+    rig.command(Command::Grant(Grant::Lease {
+        epoch: LeaseEpoch(7),
+        until: rig.now + MS * 500,
+    }))
+    .unwrap();
+    rig.auto_blank = false;
+    rig.command(Command::Blank).unwrap();
+    assert_eq!(rig.n_blanks, 1);
+    let n = rig.submitted.len();
+    let beats = rig.heartbeats.len();
+    rig.expose(50);
+    rig.tick(MS * 25);
+    assert_eq!((rig.submitted.len(), rig.heartbeats.len()), (n, beats));
+}
+
+#[test]
+fn a_blank_that_nobody_acknowledges_is_told() {
+    let mut rig = Rig::running(&plan());
+    rig.auto_blank = false;
+    rig.command(Command::Blank).unwrap();
+    rig.tick(MS * 1099);
+    assert_ne!(rig.state(), State::Unconfirmed);
+    rig.tick(MS);
+    assert_eq!(rig.state(), State::Unconfirmed);
+}
+
+#[test]
+fn commands_under_a_foreign_or_lapsed_lease_are_refused() {
+    let mut rig = Rig::running(&plan());
+    let until = rig.now + MS * 100;
+    rig.command(Command::Grant(Grant::Lease {
+        epoch: LeaseEpoch(7),
+        until,
+    }))
+    .unwrap();
+    let pause = Command::Pause(rig.id.clone());
+    for stale in [LeaseEpoch(6), LeaseEpoch(8)] {
+        let refused = rig.command_under(pause.clone(), stale);
+        assert!(matches!(refused, Err(Error::StaleLease { epoch }) if epoch == stale));
+    }
+    assert_eq!(rig.state(), State::Running);
+    rig.command_under(pause.clone(), LeaseEpoch(7)).unwrap();
+    rig.now = until;
+    assert!(
+        rig.command_under(Command::Resume(rig.id.clone()), LeaseEpoch(7))
+            .is_err()
+    );
+}
+
+#[test]
+fn a_lapsed_lease_blanks_and_the_next_holder_goes_on() {
+    let mut rig = Rig::running(&plan());
+    let grant = |epoch, until| {
+        Command::Grant(Grant::Lease {
+            epoch: LeaseEpoch(epoch),
+            until,
+        })
+    };
+    let until = rig.now + MS * 100;
+    rig.command(grant(1, until)).unwrap();
+    rig.expose(20);
+    rig.tick(MS * 100);
+    assert_eq!(
+        (rig.n_blanks, rig.held.len(), rig.state()),
+        (1, 0, State::Tripped)
+    );
+    let beats = rig.heartbeats.len();
+    rig.tick(MS * 25);
+    assert_eq!(rig.heartbeats.len(), beats);
+    let until = rig.now + Duration::from_secs(3600);
+    rig.command(grant(2, until)).unwrap();
+    rig.command_under(Command::Resume(rig.id.clone()), LeaseEpoch(2))
+        .unwrap();
+    rig.finish();
+    assert_eq!(rig.snapshot().n_sampled, 1024);
+    rig.check_distinct();
+}
+
+#[test]
+fn a_detached_acquisition_outlives_its_client_within_its_own_time() {
+    let mut plan = plan();
+    plan.detached = Some(Detached {
+        electrons: None,
+        duration: Duration::from_millis(5),
+    });
+    let mut rig = Rig::running(&plan);
+    rig.command(Command::Grant(Grant::Nobody {
+        after: LeaseEpoch(1),
+    }))
+    .unwrap();
+    rig.expose(100);
+    assert!(!rig.held.is_empty());
+    rig.finish();
+    let done = rig.snapshot();
+    assert_eq!(
+        (done.state, done.end.clone()),
+        (State::Finished, Some(EndReason::DetachedTime))
+    );
+    assert!(
+        done.n_sampled >= 500 && done.n_sampled < 1024,
+        "{}",
+        done.n_sampled
+    );
+}
+
+#[test]
+fn no_heartbeat_without_a_recorder() {
+    let mut rig = Rig::running(&plan());
+    rig.event(Event::Recorder(RecorderState::Stalled));
+    let beats = rig.heartbeats.len();
+    for _ in 0..10 {
+        rig.tick(MS * 25);
+    }
+    assert_eq!(rig.heartbeats.len(), beats);
+    rig.event(Event::Recorder(RecorderState::Alive));
+    assert_eq!(rig.heartbeats.len(), beats + 1);
+}
+
+#[test]
+fn a_failed_recording_blanks_and_fails() {
+    let mut rig = Rig::running(&plan());
+    rig.expose(10);
+    rig.event(Event::Recorder(RecorderState::Failed {
+        cause: "disk full".into(),
+    }));
+    assert_eq!((rig.n_blanks, rig.held.len()), (1, 0));
+    let done = rig.snapshot();
+    assert_eq!(
+        (done.state, done.end.clone()),
+        (
+            State::Failed,
+            Some(EndReason::Recording {
+                cause: "disk full".into()
+            })
+        )
+    );
+    rig.check_ends();
+}
+
+#[test]
+fn heartbeats_come_every_quarter_of_the_watchdog_and_not_much_more_often() {
+    let mut rig = Rig::running(&plan());
+    let begun = rig.now;
+    while rig.now < begun + MS * 1000 {
+        let next = rig.core.next_tick(rig.now);
+        assert!(next > rig.now && next <= rig.now + MS * 25);
+        rig.now = next;
+        rig.event(Event::Tick);
+        rig.event(Event::Tick);
+    }
+    let gaps: Vec<_> = rig.heartbeats.windows(2).map(|w| w[1] - w[0]).collect();
+    assert!(
+        gaps.iter()
+            .all(|g| *g <= MS * 25 && *g >= Duration::from_micros(12_500)),
+        "{gaps:?}"
+    );
+}
+
+#[test]
+fn nothing_beats_before_arming_and_after_the_end() {
+    let mut rig = Rig::new(&plan());
+    rig.tick(MS * 25);
+    assert!(rig.heartbeats.is_empty());
+    rig.command(Command::Start(rig.id.clone())).unwrap();
+    rig.finish();
+    let beats = rig.heartbeats.len();
+    rig.tick(MS * 100);
+    assert_eq!(rig.heartbeats.len(), beats);
+}
+
+#[test]
+fn an_abort_blanks_ends_and_leaves_gaps() {
+    let mut rig = Rig::running(&plan());
+    rig.expose(100);
+    rig.command(Command::Abort(rig.id.clone())).unwrap();
+    rig.tick(MS);
+    let done = rig.snapshot();
+    assert_eq!((done.state, rig.n_blanks), (State::Aborted, 1));
+    assert!(rig.gaps.iter().all(|g| g.cause == GapCause::Aborted) && !rig.gaps.is_empty());
+    assert_eq!(done.dose.committed, 0.0);
+    rig.check_ends();
+    assert!(matches!(
+        rig.command(Command::Start(rig.id.clone())),
+        Err(Error::WrongState { .. })
+    ));
+}
+
+#[test]
+fn a_lost_session_aborts_and_counts_what_was_in_flight_as_exposed() {
+    let mut rig = Rig::running(&plan());
+    rig.expose(100);
+    let held = rig.held.len();
+    rig.event(Event::Device(hal::Event::SessionLost));
+    rig.tick(MS);
+    let done = rig.snapshot();
+    assert_eq!(
+        (done.state, done.end.clone()),
+        (State::Aborted, Some(EndReason::SessionLost))
+    );
+    assert_eq!(done.n_gaps as usize, held);
+    let expected = held as f64 * 624.1509;
+    assert!((done.dose.outside - expected).abs() < 1.0);
+    rig.check_ends();
+}
+
+#[test]
+fn a_broken_link_aborts_and_refuses_what_comes_after() {
+    let mut rig = Rig::running(&plan());
+    rig.event(Event::LinkDown {
+        reason: "unplugged".into(),
+    });
+    rig.tick(MS);
+    assert_eq!(rig.state(), State::Aborted);
+    rig.check_ends();
+}
+
+#[test]
+fn a_panic_in_a_part_blanks_and_fails() {
+    let mut rig = Rig::running(&plan());
+    rig.event(Event::Panicked { part: "policy" });
+    assert_eq!((rig.n_blanks, rig.state()), (1, State::Failed));
+    rig.check_ends();
+}
+
+#[test]
+fn closing_valves_blank() {
+    let mut rig = Rig::running(&plan());
+    rig.command(Command::Column(ColumnState {
+        valves_open: Some(false),
+        ..super::rig::column()
+    }))
+    .unwrap();
+    assert_eq!((rig.n_blanks, rig.state()), (1, State::Tripped));
+}
+
+#[test]
+fn positions_that_never_left_the_host_are_gaps_and_come_again() {
+    let mut rig = Rig::running(&plan());
+    rig.expose(30);
+    // The device has ended its arming; the newest positions are still on the host.
+    let keep = rig.held.len() / 2;
+    let first = rig.held[keep].0;
+    rig.held.truncate(keep);
+    rig.event(Event::Unsent {
+        first_position: first,
+    });
+    assert_eq!(rig.state(), State::Tripped);
+    rig.command(Command::Resume(rig.id.clone())).unwrap();
+    rig.finish();
+    let done = rig.snapshot();
+    assert_eq!((done.state, done.n_sampled), (State::Finished, 1024));
+    rig.check_distinct();
+}
+
+#[test]
+fn one_acquisition_at_a_time_has_the_beam() {
+    let mut rig = Rig::running(&plan());
+    let mut other = super::rig::prepare(&plan()).unwrap();
+    other.id = crate::AcquisitionId::new(Duration::from_secs(2), 1);
+    let id = other.id.clone();
+    rig.command(Command::Create(std::sync::Arc::new(other)))
+        .unwrap();
+    assert!(matches!(
+        rig.command(Command::Start(id)),
+        Err(Error::BeamTaken { .. })
+    ));
+}
+
+#[test]
+fn a_shutdown_blanks_and_ends_what_runs() {
+    let mut rig = Rig::running(&plan());
+    rig.command(Command::Shutdown).unwrap();
+    assert_eq!(rig.state(), State::Aborted);
+    assert!(rig.n_blanks >= 1 && rig.held.is_empty());
+}
