@@ -10,7 +10,7 @@
 
 mod train;
 
-pub(crate) use train::{Trained, Trainer};
+pub(crate) use train::Trainer;
 
 use crate::fit::Fit;
 use crate::kriging;

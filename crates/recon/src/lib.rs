@@ -6,11 +6,13 @@
 //! A value is *events per incident electron*: the events of a sample divided by the electrons incident during
 //! its dwell. Places are `[row, column]` px of the grid; pixel centres are integers.
 
+mod blend;
 pub mod calibrate;
 mod error;
 mod fit;
 mod fourier;
 mod gmm;
+mod gp;
 mod kriging;
 mod large;
 mod linalg;

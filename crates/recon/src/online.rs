@@ -5,8 +5,9 @@
 //! depend neither on the number of threads nor on timing. Planes are shared with whoever holds an estimate and copied
 //! only when they change. A coarse picture from block means stands wherever no tile has been solved yet.
 
+use crate::blend::{self, Members, Trained, Training};
 use crate::fit::{COST, Fit, FitJob, Method, Scratch};
-use crate::gmm::{self, Frame, Trained, Trainer};
+use crate::gmm::{self, Frame};
 use crate::kriging::{self, TileOut};
 use crate::samples::{SampleMap, TILE};
 use crate::simple;
@@ -156,17 +157,16 @@ pub(crate) struct Online {
     dirty_revision: bool,
     changed: Vec<bool>,
     residuals: Vec<Vec<f32>>,
-    mixture: Option<Mixture>,
+    strong: Option<Strong>,
 }
 
-/// The patch mixture beside kriging.
-struct Mixture {
-    /// Use it whatever the held-out samples say.
-    always: bool,
+/// The strong estimators beside kriging.
+struct Strong {
+    members: Members,
     /// `[detector]`
     trained: Vec<Option<Trained>>,
     /// The training under way, detectors one after the other.
-    trainer: Option<(usize, Trainer)>,
+    training: Option<(usize, Training)>,
     /// Visited pixels when the last training started.
     trained_at: u64,
     /// Units of work done beyond the quota.
@@ -224,17 +224,17 @@ impl Online {
             dirty_revision: false,
             changed: vec![false; n_tiles],
             residuals: vec![Vec::new(); n_detectors],
-            mixture: None,
+            strong: None,
         })
     }
 
-    /// Adds the patch mixture: weighed by held-out samples, or `always`.
-    pub(crate) fn with_mixture(mut self, always: bool) -> Self {
+    /// Adds strong estimators where the frame is large enough for them.
+    pub(crate) fn with(mut self, members: Members) -> Self {
         if self.map.n_rows.min(self.map.n_cols) >= 2 * gmm::SIDE {
-            self.mixture = Some(Mixture {
-                always,
+            self.strong = Some(Strong {
+                members,
                 trained: (0..self.map.n_detectors()).map(|_| None).collect(),
-                trainer: None,
+                training: None,
                 trained_at: 0,
                 debt: 0,
                 stride: STRIDES[0],
@@ -245,35 +245,39 @@ impl Online {
 
     /// Trains for at most about `quota` units; returns the units used, debt of earlier turns included.
     fn train(&mut self, quota: u64) -> u64 {
-        let (Some(mixture), Some(fit)) = (&mut self.mixture, &self.fit) else {
+        let (Some(strong), Some(fit)) = (&mut self.strong, &self.fit) else {
             return 0;
         };
-        let paid = mixture.debt.min(quota);
-        mixture.debt -= paid;
+        let paid = strong.debt.min(quota);
+        strong.debt -= paid;
         let mut used = paid;
         let mut renewed = false;
         while used < quota {
             let due = self.map.n_visited >= TRAINABLE
-                && self.map.n_visited as f64 >= RETRAIN * mixture.trained_at as f64;
-            if mixture.trainer.is_none() && due {
-                mixture.trained_at = self.map.n_visited;
-                mixture.trainer = Some((0, Trainer::new(0, fit, None, self.setup.seed)));
+                && self.map.n_visited as f64 >= RETRAIN * strong.trained_at as f64;
+            if strong.training.is_none() && due {
+                strong.trained_at = self.map.n_visited;
+                strong.training = Some((0, Training::new(strong.members, 0, fit, self.setup.seed)));
             }
-            let Some((d, trainer)) = &mut mixture.trainer else {
+            let Some((d, training)) = &mut strong.training else {
                 break;
             };
-            let (cost, trained) = trainer.step(&self.map, &self.planes.mean[*d], &self.workers);
+            let (cost, trained) = training.step(&self.map, &self.planes.mean[*d], &self.workers);
             used += cost;
             if let Some(trained) = trained {
                 let d = *d;
-                mixture.trained[d] = Some(trained);
+                strong.trained[d] = Some(trained);
                 renewed = true;
                 let next = d + 1;
-                mixture.trainer = (next < self.map.n_detectors())
-                    .then(|| (next, Trainer::new(next, fit, None, self.setup.seed)));
+                strong.training = (next < self.map.n_detectors()).then(|| {
+                    (
+                        next,
+                        Training::new(strong.members, next, fit, self.setup.seed),
+                    )
+                });
             }
         }
-        mixture.debt += used.saturating_sub(quota);
+        strong.debt += used.saturating_sub(quota);
         if renewed {
             self.reach = self.reach.max(gmm::SIDE);
             self.dirty_everything();
@@ -281,32 +285,48 @@ impl Online {
         used.min(quota)
     }
 
-    /// Blends the mixture into what kriging found for `tiles`.
+    /// Blends the strong estimators into what kriging found for `tiles`.
     fn blend(&self, tiles: &[usize], solved: &mut [(TileOut, usize)]) {
-        let Some(mixture) = &self.mixture else { return };
-        for (d, trained) in mixture.trained.iter().enumerate() {
+        let Some(strong) = &self.strong else { return };
+        for (d, trained) in strong.trained.iter().enumerate() {
             let Some(trained) = trained else { continue };
-            let weight = if mixture.always { 1.0 } else { trained.weight };
-            if weight < LEAST_WEIGHT {
-                continue;
+            let [kriging, mixture, process] = trained
+                .weights
+                .map(|w| if w < LEAST_WEIGHT { 0.0 } else { w });
+            let total = kriging + mixture + process;
+            let share = (kriging / total) as f32;
+            for (out, _) in solved.iter_mut() {
+                out.mean[d]
+                    .iter_mut()
+                    .chain(&mut out.variance[d])
+                    .for_each(|v| *v *= share);
             }
-            let frame = Frame {
-                map: &self.map,
-                fit: &trained.fit,
-                detector: d,
-                hold_out: None,
-            };
-            let (mean, unit) = frame.units();
-            let found =
-                gmm::solve_tiles(&frame, &trained.model, tiles, mixture.stride, &self.workers);
-            let (own, other) = (weight as f32, 1.0 - weight as f32);
-            let amplitude = (unit * unit * trained.scale * trained.scale) as f32;
-            for ((out, _), (means, variances)) in solved.iter_mut().zip(&found) {
-                for k in 0..kriging::AREA {
-                    let value = mean as f32 + unit as f32 * means[k];
-                    out.mean[d][k] = own * value + other * out.mean[d][k];
-                    out.variance[d][k] =
-                        own * amplitude * variances[k] + other * out.variance[d][k];
+            if let (true, Some((model, scale))) = (mixture > 0.0, &trained.mixture) {
+                let frame = Frame {
+                    map: &self.map,
+                    fit: &trained.fit,
+                    detector: d,
+                    hold_out: None,
+                };
+                let (mean, unit) = frame.units();
+                let share = (mixture / total) as f32;
+                let amplitude = (unit * unit * scale * scale) as f32;
+                let found = gmm::solve_tiles(&frame, model, tiles, strong.stride, &self.workers);
+                for ((out, _), (means, variances)) in solved.iter_mut().zip(&found) {
+                    for k in 0..kriging::AREA {
+                        out.mean[d][k] += share * (mean as f32 + unit as f32 * means[k]);
+                        out.variance[d][k] += share * amplitude * variances[k];
+                    }
+                }
+            }
+            if let (true, Some(found)) = (process > 0.0, &trained.process) {
+                let share = (process / total) as f32;
+                for ((out, _), &tile) in solved.iter_mut().zip(tiles) {
+                    let rect = tile_rect(&self.map, tile);
+                    for (pixel, k) in pixels_of(&self.map, rect).zip(lanes_of(rect)) {
+                        out.mean[d][k] += share * found.mean[pixel];
+                        out.variance[d][k] += share * found.variance[tile];
+                    }
                 }
             }
         }
@@ -564,7 +584,7 @@ impl Reconstructor for Online {
         };
         self.fill_coarse();
         let mut left = self.solve_queued(left);
-        if self.mixture.is_some() && self.n_unsolved == 0 {
+        if self.strong.is_some() && self.n_unsolved == 0 {
             while left > 0 {
                 let used = self.train(left);
                 left = self.solve_queued(left - used);
@@ -625,13 +645,12 @@ impl Reconstructor for Online {
     }
 
     fn memory_bytes(&self) -> usize {
-        let n_detectors = self.map.n_detectors();
-        let models = (n_detectors + 4) * gmm::Model::BYTES + (8 << 20);
-        Self::bytes(
-            self.map.electrons.len(),
-            n_detectors,
-            self.workers.n_threads,
-        ) + self.mixture.as_ref().map_or(0, |_| models)
+        let (n_pixels, n_detectors) = (self.map.electrons.len(), self.map.n_detectors());
+        let strong = self
+            .strong
+            .as_ref()
+            .map_or(0, |_| blend::bytes(n_pixels, n_detectors));
+        Self::bytes(n_pixels, n_detectors, self.workers.n_threads) + strong
     }
 }
 

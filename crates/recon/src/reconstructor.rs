@@ -1,5 +1,6 @@
 //! The seam between the engine and an estimator.
 
+use crate::blend::Members;
 use crate::fit::Method;
 use crate::large::{LARGEST_PLANE, Large};
 use crate::online::Online;
@@ -57,8 +58,9 @@ pub fn new(setup: &Setup) -> Result<Box<dyn Reconstructor>, Error> {
     } else {
         let online = Online::new(setup, setup.grid, method)?;
         Ok(Box::new(match setup.estimator {
-            Estimator::Auto => online.with_mixture(false),
-            Estimator::Gmm => online.with_mixture(true),
+            Estimator::Auto => online.with(Members::All),
+            Estimator::Gmm => online.with(Members::Mixture),
+            Estimator::Gp => online.with(Members::Process),
             _ => online,
         }))
     }
@@ -69,8 +71,10 @@ fn method_of(estimator: Estimator) -> Result<Method, Error> {
         Estimator::Nearest => Some(Method::Simple(Simple::Nearest)),
         Estimator::Natural => Some(Method::Simple(Simple::Natural)),
         Estimator::Kernel => Some(Method::Simple(Simple::Kernel)),
-        Estimator::Kriging | Estimator::Gmm | Estimator::Auto => Some(Method::Kriging),
-        Estimator::Gp | Estimator::Bpfa => None,
+        Estimator::Kriging | Estimator::Gmm | Estimator::Gp | Estimator::Auto => {
+            Some(Method::Kriging)
+        }
+        Estimator::Bpfa => None,
     };
     method(estimator).ok_or_else(|| {
         let available = Estimator::ALL.into_iter().filter(|&e| method(e).is_some());

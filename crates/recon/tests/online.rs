@@ -479,6 +479,22 @@ fn the_mixture_learned_from_the_frame_beats_kriging_and_its_intervals_hold() {
 }
 
 #[test]
+fn at_low_dose_the_process_wins_and_auto_follows_it() {
+    let specimen = Specimen::grain_boundary();
+    for (fraction, counts) in [(0.15, 1.0), (1.0, 0.2)] {
+        let places = specimen.jittered(fraction, 3);
+        let blocks = [specimen.block(&places, Some(counts / specimen.mean()), 5)];
+        let [kriging, gp, auto] = [Estimator::Kriging, Estimator::Gp, Estimator::Auto].map(|e| {
+            let setup = setup(specimen.grid(), e, &[COUNTING]);
+            psnr(&specimen, &finished(recon::new(&setup).unwrap(), &blocks))
+        });
+        let scores = format!("{fraction} × {counts}: kriging {kriging}, gp {gp}, auto {auto} dB");
+        assert!(gp > kriging + 0.8, "{scores}");
+        assert!(auto > gp.max(kriging) - 0.3, "{scores}");
+    }
+}
+
+#[test]
 fn a_live_run_with_the_mixture_ends_where_an_offline_run_ends() {
     let specimen = Specimen::monolayer();
     let places = specimen.jittered(0.2, 9);
@@ -510,7 +526,11 @@ fn memory_is_bounded_as_stated() {
             .memory_bytes()
     };
     let (small, large) = (bytes(512), bytes(1024));
-    assert!(small <= 64 << 20, "{small}");
+    let grid = Grid::new(512, 512).unwrap();
+    let auto = recon::new(&setup(grid, Estimator::Auto, &[COUNTING]))
+        .unwrap()
+        .memory_bytes();
+    assert!(small <= 64 << 20 && auto <= 64 << 20, "{small} {auto}");
     assert!((large - small) as f64 / (3.0 * 512.0 * 512.0) <= 40.0);
 }
 

@@ -1,12 +1,12 @@
 //! Learning the mixture: k-means on the current picture, then EM on patches of samples, stopped by held-out samples.
 //!
 //! One sixteenth of the samples is kept out of EM. After every pass they are predicted, each from the patch around it;
-//! the pass with the best likelihood wins, and two passes without a better one end the training. The same samples,
-//! predicted by kriging, weigh the two against each other.
+//! the pass with the best likelihood wins, and two passes without a better one end the training.
 
 use super::{AREA, Frame, K, Model, Patch, SIDE, solve_tiles};
-use crate::fit::{Fit, Method, Scratch, calibration, split_mix};
-use crate::kriging::{self, LeftOut};
+use crate::blend::{JUDGED, judged};
+use crate::fit::{Fit, split_mix};
+use crate::kriging::LeftOut;
 use crate::online::{Workers, lanes_of, pixels_of, tile_rect};
 use crate::samples::SampleMap;
 use rayon::prelude::*;
@@ -27,19 +27,11 @@ const PATIENCE: usize = 2;
 /// The pass after which the components start anew from the mixture's own picture, which is sharper than the first.
 const RESTART: usize = 1;
 const RESTART_COST: u64 = 8000;
-/// Held-out samples looked at.
-const JUDGED: usize = 2000;
 
-/// What the training found for one detector.
-#[derive(Clone)]
-pub(crate) struct Trained {
-    /// What the units of the model come from.
-    pub(crate) fit: Fit,
+/// A mixture, and what it predicts for the judged samples.
+pub(crate) struct Learned {
     pub(crate) model: Model,
-    /// Factor on the standard deviation of the mixture.
-    pub(crate) scale: f64,
-    /// Weight of the mixture against kriging, 0 to 1.
-    pub(crate) weight: f64,
+    pub(crate) left_out: Vec<Option<LeftOut>>,
 }
 
 enum Stage {
@@ -55,7 +47,7 @@ pub(crate) struct Trainer {
     seed: u64,
     stage: Stage,
     model: Option<Model>,
-    best: Option<(f64, Model, Vec<LeftOut>)>,
+    best: Option<(f64, Learned)>,
     n_passes: usize,
     idle_passes: usize,
 }
@@ -79,18 +71,14 @@ impl Sums {
 }
 
 impl Trainer {
-    /// Starts from `before`, or from the current picture where there is none.
-    pub(crate) fn new(detector: usize, fit: &Fit, before: Option<Model>, seed: u64) -> Self {
+    /// Starts from the current picture.
+    pub(crate) fn new(detector: usize, fit: &Fit, seed: u64) -> Self {
         Self {
             detector,
             fit: fit.clone(),
-            seed: seed ^ 0x5EED_0000 ^ detector as u64,
-            stage: if before.is_some() {
-                Stage::Judge
-            } else {
-                Stage::Start
-            },
-            model: before,
+            seed,
+            stage: Stage::Start,
+            model: None,
             best: None,
             n_passes: 0,
             idle_passes: 0,
@@ -103,7 +91,7 @@ impl Trainer {
         map: &SampleMap,
         picture: &[f32],
         workers: &Workers,
-    ) -> (u64, Option<Trained>) {
+    ) -> (u64, Option<Learned>) {
         let frame = Frame {
             map,
             fit: &self.fit,
@@ -150,18 +138,14 @@ impl Trainer {
                 };
                 let (likelihood, left_out) = judge(&frame, model, workers);
                 if self.best.as_ref().is_none_or(|b| likelihood > b.0) {
-                    self.best = Some((likelihood, model.clone(), left_out));
+                    let model = model.clone();
+                    self.best = Some((likelihood, Learned { model, left_out }));
                     self.idle_passes = 0;
                 } else {
                     self.idle_passes += 1;
                 }
                 if self.n_passes >= PASSES || self.idle_passes >= PATIENCE {
-                    return (
-                        JUDGED as u64,
-                        self.best
-                            .take()
-                            .map(|b| conclude(&frame, b.1, &b.2, workers)),
-                    );
+                    return (JUDGED as u64, self.best.take().map(|b| b.1));
                 }
                 self.stage = Stage::Pass {
                     done: 0,
@@ -173,18 +157,8 @@ impl Trainer {
     }
 }
 
-/// Up to [`JUDGED`] held-out samples at least half a patch inside the frame.
-fn judged(frame: &Frame) -> Vec<usize> {
-    let map = frame.map;
-    let all: Vec<usize> = (0..map.electrons.len())
-        .filter(|&p| map.electrons[p] > 0.0 && frame.is_held_out(p))
-        .collect();
-    let step = all.len().div_ceil(JUDGED).max(1);
-    all.into_iter().step_by(step).collect()
-}
-
 /// Mean log likelihood of the held-out samples, and their predictions.
-fn judge(frame: &Frame, model: &Model, workers: &Workers) -> (f64, Vec<LeftOut>) {
+fn judge(frame: &Frame, model: &Model, workers: &Workers) -> (f64, Vec<Option<LeftOut>>) {
     let pixels = judged(frame);
     let predict = |patch: &mut Patch, &pixel: &usize| {
         let (row, col) = (pixel / frame.map.n_cols, pixel % frame.map.n_cols);
@@ -206,97 +180,19 @@ fn judge(frame: &Frame, model: &Model, workers: &Workers) -> (f64, Vec<LeftOut>)
             noise: f64::from(noise),
         })
     };
-    let left_out: Vec<LeftOut> = workers
-        .pool
-        .install(|| {
-            pixels
-                .par_iter()
-                .with_min_len(16)
-                .map_init(Patch::default, predict)
-                .collect::<Vec<_>>()
-        })
-        .into_iter()
-        .flatten()
-        .collect();
-    let n = left_out.len().max(1) as f64;
-    let likelihood = left_out.iter().map(|l| {
+    let left_out: Vec<Option<LeftOut>> = workers.pool.install(|| {
+        pixels
+            .par_iter()
+            .with_min_len(16)
+            .map_init(Patch::default, predict)
+            .collect()
+    });
+    let n = left_out.iter().flatten().count().max(1) as f64;
+    let likelihood = left_out.iter().flatten().map(|l| {
         let variance = l.variance + l.noise + 1e-4;
         -0.5 * (l.error * l.error / variance + variance.ln())
     });
     (likelihood.sum::<f64>() / n, left_out)
-}
-
-/// Weighs the mixture against kriging on the held-out samples.
-fn conclude(frame: &Frame, model: Model, left_out: &[LeftOut], workers: &Workers) -> Trained {
-    let by_kriging = kriged(frame, workers);
-    let error = |left_out: &[LeftOut]| {
-        let n = left_out.len().max(1) as f64;
-        let (square, noise) = left_out
-            .iter()
-            .fold((0.0, 0.0), |s, l| (s.0 + l.error * l.error, s.1 + l.noise));
-        ((square - noise) / n).max(1e-2 * square / n).max(1e-12)
-    };
-    let weight = if left_out.len() < 20 || by_kriging.len() < 20 {
-        0.0
-    } else {
-        1.0 / (1.0 + (error(left_out) / error(&by_kriging)).powi(8))
-    };
-    let calibrated =
-        left_out.len() >= 30 && frame.fit.detectors[frame.detector].events_per_visit >= 0.9;
-    Trained {
-        fit: frame.fit.clone(),
-        model,
-        scale: if calibrated {
-            calibration(left_out)
-        } else {
-            1.0
-        },
-        weight,
-    }
-}
-
-/// Kriging's leave-one-out predictions of the same samples, in the same units.
-fn kriged(frame: &Frame, workers: &Workers) -> Vec<LeftOut> {
-    let (fit, map) = (frame.fit, frame.map);
-    let variance = fit.detectors[frame.detector].variance;
-    let predict = |scratch: &mut Scratch, &pixel: &usize| {
-        let tile = map.tile_of(pixel);
-        let margin = Method::Kriging.margin(map, tile, fit.length);
-        scratch
-            .window
-            .gather(map, &fit.detectors, tile, margin, Method::Kriging.most());
-        let mut found = None;
-        workers.arch.dispatch(
-            #[inline(always)]
-            || {
-                kriging::leave_one_out(
-                    &scratch.window,
-                    &fit.detectors,
-                    fit.length,
-                    &mut scratch.kriging,
-                    |d, i, left| {
-                        if d == frame.detector && scratch.window.pixel[i] == pixel {
-                            found = Some(left);
-                        }
-                    },
-                );
-            },
-        );
-        found.map(|l| LeftOut {
-            error: l.error / variance.sqrt(),
-            variance: l.variance / variance,
-            noise: l.noise / variance,
-        })
-    };
-    let pixels = judged(frame);
-    let found: Vec<Option<LeftOut>> = workers.pool.install(|| {
-        pixels
-            .par_iter()
-            .with_min_len(16)
-            .map_init(Scratch::default, predict)
-            .collect()
-    });
-    found.into_iter().flatten().collect()
 }
 
 /// The mixture's own picture, in events per incident electron.

@@ -1,0 +1,288 @@
+//! Several estimators at once: trained on the frame, judged by the same held-out samples, blended by their errors.
+//!
+//! One sixteenth of the samples is kept from every learning step and predicted by each member. Weights are
+//! `w_m ∝ E_m⁻⁸`, one per member and detector, with `E_m` the mean squared error of the noise-free signal. Members are
+//! compared on the same samples, so that the noise in them cancels; only the level of the best one is estimated.
+
+use crate::fit::{Fit, Method, Scratch, calibration};
+use crate::gmm::{self, Frame, Model};
+use crate::gp;
+use crate::kriging::{self, LeftOut};
+use crate::online::Workers;
+use crate::samples::SampleMap;
+use rayon::prelude::*;
+
+/// Held-out samples looked at.
+pub(crate) const JUDGED: usize = 2000;
+/// Least number of them that supports a choice.
+const FEWEST: usize = 20;
+/// Below so many events per visited pixel a mixture cannot be learned.
+const MIXTURE_EVENTS: f64 = 0.2;
+/// Above this part of visited pixels patches hold more samples than the mixture takes.
+const MIXTURE_DENSITY: f64 = 0.6;
+/// Below this noise (variance of a sample over the signal's) the stationary process has nothing to add.
+const PROCESS_NOISE: f64 = 0.005;
+
+/// Which estimators stand beside kriging.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(crate) enum Members {
+    /// The mixture alone, whatever the held-out samples say.
+    Mixture,
+    /// The process alone, whatever they say.
+    Process,
+    /// Both, and kriging.
+    All,
+}
+
+/// Bytes held at most beside kriging: a model and a plane per detector; while learning three more models and the sums
+/// of a pass, or the transforms of the process, whichever is more.
+pub(crate) fn bytes(n_pixels: usize, n_detectors: usize) -> usize {
+    let mixture = 3 * Model::BYTES + (4 << 20);
+    let process = if n_pixels <= gp::MOST_PIXELS {
+        gp::BYTES_PER_PIXEL * n_pixels
+    } else {
+        0
+    };
+    n_detectors * (Model::BYTES + 5 * n_pixels) + mixture.max(process)
+}
+
+/// What is blended for one detector.
+#[derive(Clone)]
+pub(crate) struct Trained {
+    /// What the units of the members come from.
+    pub(crate) fit: Fit,
+    /// The mixture and the factor on its standard deviation.
+    pub(crate) mixture: Option<(Model, f64)>,
+    pub(crate) process: Option<gp::Solved>,
+    /// Weights of kriging, mixture and process; their sum is 1.
+    pub(crate) weights: [f64; 3],
+}
+
+enum Stage {
+    Process,
+    Mixture(gmm::Trainer),
+}
+
+/// A training under way, one detector.
+pub(crate) struct Training {
+    members: Members,
+    detector: usize,
+    fit: Fit,
+    seed: u64,
+    stage: Stage,
+    process: Option<(gp::Solved, Vec<Option<LeftOut>>)>,
+}
+
+impl Training {
+    pub(crate) fn new(members: Members, detector: usize, fit: &Fit, seed: u64) -> Self {
+        let seed = seed ^ 0x5EED_0000 ^ detector as u64;
+        Self {
+            members,
+            detector,
+            fit: fit.clone(),
+            seed,
+            stage: Stage::Process,
+            process: None,
+        }
+    }
+
+    /// One step of work; its cost in units, and the result once there is one.
+    pub(crate) fn step(
+        &mut self,
+        map: &SampleMap,
+        picture: &[f32],
+        workers: &Workers,
+    ) -> (u64, Option<Trained>) {
+        let fit = self.fit.clone();
+        let frame = Frame {
+            map,
+            fit: &fit,
+            detector: self.detector,
+            hold_out: Some(self.seed),
+        };
+        match &mut self.stage {
+            Stage::Process => {
+                let mut cost = 0;
+                if self.wants_process(&frame) {
+                    self.process = Some(gp::solve(&frame, &judged(&frame), workers));
+                    cost = map.electrons.len() as u64 / 8;
+                }
+                if self.wants_mixture(map) {
+                    self.stage =
+                        Stage::Mixture(gmm::Trainer::new(self.detector, &self.fit, self.seed));
+                    return (cost, None);
+                }
+                (cost, Some(self.conclude(&frame, None, workers)))
+            }
+            Stage::Mixture(trainer) => {
+                let (cost, learned) = trainer.step(map, picture, workers);
+                let learned = learned.map(|l| (l.model, l.left_out));
+                (
+                    cost,
+                    learned.map(|l| self.conclude(&frame, Some(l), workers)),
+                )
+            }
+        }
+    }
+
+    fn wants_mixture(&self, map: &SampleMap) -> bool {
+        let density = map.n_visited as f64 / map.electrons.len() as f64;
+        let events = self.fit.detectors[self.detector].events_per_visit;
+        match self.members {
+            Members::Mixture => true,
+            Members::Process => false,
+            Members::All => events >= MIXTURE_EVENTS && density <= MIXTURE_DENSITY,
+        }
+    }
+
+    fn wants_process(&self, frame: &Frame) -> bool {
+        let noise = || {
+            let pixels = judged(frame);
+            let all = Frame {
+                hold_out: None,
+                ..*frame
+            };
+            let noises: Vec<f64> = pixels
+                .iter()
+                .filter_map(|&p| all.sample(p))
+                .map(|s| f64::from(s.1))
+                .collect();
+            noises.iter().sum::<f64>() / noises.len().max(1) as f64
+        };
+        frame.map.electrons.len() <= gp::MOST_PIXELS
+            && match self.members {
+                Members::Mixture => false,
+                Members::Process => true,
+                Members::All => noise() > PROCESS_NOISE,
+            }
+    }
+
+    /// Weighs the members; takes what they predict.
+    fn conclude(
+        &mut self,
+        frame: &Frame,
+        mixture: Option<(Model, Vec<Option<LeftOut>>)>,
+        workers: &Workers,
+    ) -> Trained {
+        let process = self.process.take();
+        let nothing: Vec<Option<LeftOut>> = Vec::new();
+        let by_kriging = if self.members == Members::All {
+            kriged(frame, workers)
+        } else {
+            Vec::new()
+        };
+        let weights = match self.members {
+            Members::Mixture => [0.0, 1.0, 0.0],
+            Members::Process => [0.0, 0.0, 1.0],
+            Members::All => weights_of([
+                &by_kriging,
+                mixture.as_ref().map_or(&nothing[..], |m| &m.1),
+                process.as_ref().map_or(&nothing[..], |p| &p.1),
+            ]),
+        };
+        let calibrated = frame.fit.detectors[frame.detector].calibrated;
+        let mixture = mixture.map(|(model, left_out)| {
+            let found: Vec<LeftOut> = left_out.into_iter().flatten().collect();
+            let scale = if calibrated && found.len() >= 30 {
+                calibration(&found)
+            } else {
+                1.0
+            };
+            (model, scale)
+        });
+        Trained {
+            fit: self.fit.clone(),
+            mixture,
+            process: process.map(|p| p.0),
+            weights,
+        }
+    }
+}
+
+/// `E⁻⁸`, normalised; a member without predictions gets nothing.
+fn weights_of(members: [&[Option<LeftOut>]; 3]) -> [f64; 3] {
+    let here: Vec<usize> = (0..3).filter(|&m| !members[m].is_empty()).collect();
+    let n_judged = here.iter().map(|&m| members[m].len()).min().unwrap_or(0);
+    let common: Vec<usize> = (0..n_judged)
+        .filter(|&i| here.iter().all(|&m| members[m][i].is_some()))
+        .collect();
+    if here.is_empty() || common.len() < FEWEST {
+        return [1.0, 0.0, 0.0];
+    }
+    let mean = |m: usize, f: fn(&LeftOut) -> f64| {
+        common
+            .iter()
+            .filter_map(|&i| members[m][i].as_ref())
+            .map(f)
+            .sum::<f64>()
+            / common.len() as f64
+    };
+    let square: Vec<f64> = here
+        .iter()
+        .map(|&m| mean(m, |l| l.error * l.error))
+        .collect();
+    let best = (0..here.len()).fold(0, |b, i| if square[i] < square[b] { i } else { b });
+    let noise = mean(here[best], |l| l.noise);
+    let level = (square[best] - noise)
+        .max(0.3 * mean(here[best], |l| l.variance))
+        .max(1e-12);
+    let mut weights = [0.0; 3];
+    for (&m, &s) in here.iter().zip(&square) {
+        weights[m] = (1.0 + (s - square[best]) / level).powi(-8);
+    }
+    let sum: f64 = weights.iter().sum();
+    weights.map(|w| w / sum)
+}
+
+/// Up to [`JUDGED`] held-out samples at least half a patch inside the frame.
+pub(crate) fn judged(frame: &Frame) -> Vec<usize> {
+    let map = frame.map;
+    let all: Vec<usize> = (0..map.electrons.len())
+        .filter(|&p| map.electrons[p] > 0.0 && frame.is_held_out(p))
+        .collect();
+    let step = all.len().div_ceil(JUDGED).max(1);
+    all.into_iter().step_by(step).collect()
+}
+
+/// Kriging's leave-one-out predictions of the same samples, in the same units.
+fn kriged(frame: &Frame, workers: &Workers) -> Vec<Option<LeftOut>> {
+    let (fit, map) = (frame.fit, frame.map);
+    let variance = fit.detectors[frame.detector].variance;
+    let predict = |scratch: &mut Scratch, &pixel: &usize| {
+        let tile = map.tile_of(pixel);
+        let margin = Method::Kriging.margin(map, tile, fit.length);
+        scratch
+            .window
+            .gather(map, &fit.detectors, tile, margin, Method::Kriging.most());
+        let mut found = None;
+        workers.arch.dispatch(
+            #[inline(always)]
+            || {
+                kriging::leave_one_out(
+                    &scratch.window,
+                    &fit.detectors,
+                    fit.length,
+                    &mut scratch.kriging,
+                    |d, i, left| {
+                        if d == frame.detector && scratch.window.pixel[i] == pixel {
+                            found = Some(left);
+                        }
+                    },
+                );
+            },
+        );
+        found.map(|l| LeftOut {
+            error: l.error / variance.sqrt(),
+            variance: l.variance / variance,
+            noise: l.noise / variance,
+        })
+    };
+    let pixels = judged(frame);
+    workers.pool.install(|| {
+        pixels
+            .par_iter()
+            .with_min_len(16)
+            .map_init(Scratch::default, predict)
+            .collect()
+    })
+}
