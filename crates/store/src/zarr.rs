@@ -14,7 +14,7 @@ pub(crate) use group::{consolidate, group, read_attributes, write_attributes, wr
 use crate::Error;
 use std::fs::{self, File};
 use std::io::Write;
-use std::path::Path;
+use std::path::{Path, PathBuf};
 
 /// Writes `bytes` to a temporary file and gives it its name: whole, or not there at all, however the process ends.
 pub(crate) fn write_whole(path: &Path, bytes: &[u8]) -> Result<(), Error> {
@@ -39,26 +39,53 @@ fn write_and_rename(path: &Path, bytes: &[u8], sync: bool) -> Result<(), Error> 
         .map_err(Error::io(path))
 }
 
-/// Returns after every file below `root` is on the disk.
+/// Threads that sync: the disk joins what they ask for at the same time into one commit.
+const N_SYNCING: usize = 8;
+
+/// Returns after every file below `root`, and every name, is on the disk.
 ///
-/// A data set has thousands of small files; syncing them one by one costs a disk commit each.
+/// A data set has hundreds of small files; synced one after the other they cost a disk commit each (250 files
+/// took 1.5 s, by eight threads 0.1 s). Syncing the whole file system instead would wait for everybody's data.
 pub(crate) fn sync_tree(root: &Path) -> Result<(), Error> {
-    #[cfg(target_os = "linux")]
-    {
-        let directory = File::open(root).map_err(Error::io(root))?;
-        rustix::fs::syncfs(&directory).map_err(|e| Error::io(root)(e.into()))
-    }
-    #[cfg(not(target_os = "linux"))]
-    {
-        for entry in fs::read_dir(root).map_err(Error::io(root))? {
-            let path = entry.map_err(Error::io(root))?.path();
-            if path.is_dir() {
-                sync_tree(&path)?;
-            } else {
-                let file = File::options().write(true).open(&path);
-                file.and_then(|f| f.sync_data()).map_err(Error::io(&path))?;
-            }
+    let (mut files, mut directories) = (Vec::new(), Vec::new());
+    collect(root, &mut files, &mut directories)?;
+    let sync = |paths: &[PathBuf]| {
+        paths.iter().try_for_each(|path| {
+            let file = File::options().read(true).write(cfg!(windows)).open(path);
+            file.and_then(|f| f.sync_data()).map_err(Error::io(path))
+        })
+    };
+    std::thread::scope(|scope| {
+        let share = files.len().div_ceil(N_SYNCING).max(1);
+        let threads: Vec<_> = files
+            .chunks(share)
+            .map(|part| scope.spawn(move || sync(part)))
+            .collect();
+        threads
+            .into_iter()
+            .try_for_each(|thread| match thread.join() {
+                Ok(result) => result,
+                Err(panic) => std::panic::resume_unwind(panic),
+            })
+    })?;
+    directories.iter().try_for_each(|directory| {
+        crate::claim::sync_directory(directory).map_err(Error::io(directory))
+    })
+}
+
+fn collect(
+    directory: &Path,
+    files: &mut Vec<PathBuf>,
+    directories: &mut Vec<PathBuf>,
+) -> Result<(), Error> {
+    for entry in fs::read_dir(directory).map_err(Error::io(directory))? {
+        let path = entry.map_err(Error::io(directory))?.path();
+        if path.is_dir() {
+            collect(&path, files, directories)?;
+        } else {
+            files.push(path);
         }
-        Ok(())
     }
+    directories.push(directory.to_owned());
+    Ok(())
 }
