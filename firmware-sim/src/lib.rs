@@ -116,9 +116,13 @@ fn introduce(device: &Device) {
         .zip(microscope.detectors())
         .map(|(name, law)| format!("{name} (gain {}, dark {})", law.gain, law.dark))
         .collect();
+    let unit = match microscope.specimen().image() {
+        Some(image) if image.pixel_nm.is_none() => "px",
+        _ => "nm",
+    };
     let map = microscope.nominal_dac_from_field();
     say(&format!(
-        "field {width:.6} × {height:.6} nm; x code = {:.6} · x + {:.1}, y code = {:.6} · y + {:.1}; detectors {}",
+        "field {width:.6} × {height:.6} {unit}; x code = {:.6} · x + {:.1}, y code = {:.6} · y + {:.1}; detectors {}",
         map.m[0][0],
         map.t[0],
         map.m[1][1],

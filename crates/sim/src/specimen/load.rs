@@ -39,6 +39,13 @@ struct Meta {
     detector: Option<String>,
     pixel_nm: Option<f64>,
     scale: Option<f64>,
+    #[serde(default)]
+    axes: Vec<Axis>,
+}
+
+#[derive(Deserialize)]
+struct Axis {
+    size: Option<u64>,
 }
 
 const BUNDLED: [(&[u8], &[u8]); 2] = [
@@ -142,6 +149,7 @@ fn load_bare(path: &Path, array: Array, options: &LoadOptions) -> Result<Image, 
         detector: Some("image".into()),
         pixel_nm: options.pixel_nm,
         scale: None,
+        axes: Vec::new(),
     };
     let name = path.file_stem().and_then(|s| s.to_str()).unwrap_or("image");
     let plane = plane(&meta, array.values, options)?;
@@ -214,6 +222,7 @@ fn load_detector(folder: &Path, options: &LoadOptions) -> Result<(Meta, [u32; 2]
     let meta = parse_meta(&path, &read_file(&path)?)?;
     let array = npy::read(&read_file(&folder.join("data.npy"))?)?;
     let shape = plane_shape(&array.shape)?;
+    check_axes(&meta, &array.shape)?;
     let plane = plane(&meta, array.values, options)?;
     Ok((meta, shape, plane))
 }
@@ -230,6 +239,25 @@ fn parse_meta(path: &Path, bytes: &[u8]) -> Result<Meta, Error> {
     match meta.kind.as_str() {
         "image2d" | "image2d_real" => Ok(meta),
         kind => Err(Invalid::new("specimen.kind", kind, "image2d or image2d_real").into()),
+    }
+}
+
+/// The sizes that the description states, if any, are those of the array.
+fn check_axes(meta: &Meta, shape: &[usize]) -> Result<(), Invalid> {
+    let stated: Option<Vec<u64>> = meta.axes.iter().map(|axis| axis.size).collect();
+    match stated {
+        Some(stated)
+            if !stated.is_empty()
+                && !stated.iter().copied().eq(shape.iter().map(|&n| n as u64)) =>
+        {
+            let allowed = format!("{stated:?}, as meta.json says");
+            Err(Invalid::new(
+                "specimen.shape",
+                format!("{shape:?}"),
+                allowed,
+            ))
+        }
+        _ => Ok(()),
     }
 }
 

@@ -97,6 +97,19 @@ fn a_sibling_of_another_shape_is_refused() {
 }
 
 #[test]
+fn an_array_of_another_shape_than_its_description_is_refused() {
+    let dir = tempfile::tempdir().unwrap();
+    let meta = r#"{"kind": "image2d", "axes": [{"size": 2}, {"size": 3}]}"#;
+    let folder = write_folder(dir.path(), "a", meta, &[2, 2], &[0.1; 4]);
+    let refusal = refusal(&folder);
+    assert_eq!(
+        (refusal.field.as_ref(), refusal.value.as_str()),
+        ("specimen.shape", "[2, 2]")
+    );
+    assert!(refusal.allowed.contains("[2, 3]"));
+}
+
+#[test]
 fn grey_values_are_scaled_to_the_stated_mean() {
     let dir = tempfile::tempdir().unwrap();
     let folder = write_folder(
