@@ -120,10 +120,10 @@ impl DataSet {
         JournalReader::open(&journal_path(&self.path))
     }
 
-    /// Blocks in any order, whatever the state. Reads the journal once to find them.
+    /// Blocks in any order, whatever the state. Reads the journal once to find them; a journal that grows can
+    /// be followed.
     pub fn sample_reader(&self) -> Result<SampleReader, Error> {
-        let (index, _) = self.journal()?.into_index()?;
-        SampleReader::open(&journal_path(&self.path), index)
+        SampleReader::follow(&journal_path(&self.path))
     }
 
     /// Samples in the columns of a complete data set.

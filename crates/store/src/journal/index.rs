@@ -3,7 +3,7 @@
 use super::bytes::Cursor;
 use super::decode::{self, BlockHead};
 use super::window::cover;
-use super::{FRAME_BYTES, code, frame_crc};
+use super::{FRAME_BYTES, JournalReader, code, frame_crc};
 use crate::Error;
 use crate::record::Record;
 use domain::{PositionBatch, SampleBlock};
@@ -143,6 +143,8 @@ pub struct SampleReader {
     buffer: Vec<u8>,
     /// The batches read last: neighbouring blocks refer to the same ones.
     recent: Vec<(u64, Arc<PositionBatch>)>,
+    /// Finds new blocks by itself where there is no recorder to tell.
+    follower: Option<JournalReader>,
 }
 
 /// Batches kept by a reader.
@@ -157,7 +159,27 @@ impl SampleReader {
             index,
             buffer: Vec::new(),
             recent: Vec::new(),
+            follower: None,
         })
+    }
+
+    /// Opens the journal at `path` and follows it without its recorder: [`Self::refresh`] finds what is new.
+    pub fn follow(path: &Path) -> Result<Self, Error> {
+        let follower = JournalReader::open(path)?;
+        let mut reader = Self::open(path, Arc::default())?;
+        reader.follower = Some(follower);
+        reader.refresh()?;
+        Ok(reader)
+    }
+
+    /// Takes in what the journal has gained, and answers the sequence that the next block will have. A reader
+    /// that shares its recorder's index is always up to date.
+    pub fn refresh(&mut self) -> Result<u64, Error> {
+        if let Some(follower) = &mut self.follower {
+            follower.refresh()?;
+            follower.index_rest(&self.index)?;
+        }
+        Ok(self.index.next_sequence())
     }
 
     /// The index this reader looks up.

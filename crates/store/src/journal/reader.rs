@@ -6,7 +6,7 @@ use super::{FRAME_BYTES, JournalIndex, MAGIC, MAX_PAYLOAD, code, decode, frame_c
 use crate::Error;
 use crate::record::{Header, HeaderMirror, Record};
 use std::fs::File;
-use std::io::{BufReader, Read};
+use std::io::{BufReader, Read, Seek, SeekFrom};
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
 
@@ -39,6 +39,22 @@ impl JournalReader {
         let file = File::open(path).map_err(Error::io(path))?;
         let n_bytes = file.metadata().map_err(Error::io(path))?.len();
         JournalReader::new(BufReader::with_capacity(1 << 18, file), n_bytes, path)
+    }
+
+    /// Looks whether the file has grown: what seemed cut may be whole now, and more may follow.
+    pub fn refresh(&mut self) -> Result<(), Error> {
+        let metadata = self
+            .source
+            .get_ref()
+            .metadata()
+            .map_err(Error::io(&self.path))?;
+        if metadata.len() > self.end {
+            let seek = self.source.seek(SeekFrom::Start(self.at));
+            seek.map_err(Error::io(&self.path))?;
+            self.end = metadata.len();
+            self.ended = false;
+        }
+        Ok(())
     }
 }
 
@@ -110,11 +126,17 @@ impl<R: Read> JournalReader<R> {
     /// Reads everything that is left into an index, so that blocks can be looked up.
     pub fn into_index(mut self) -> Result<(Arc<JournalIndex>, Tail), Error> {
         let index = JournalIndex::default();
+        self.index_rest(&index)?;
+        Ok((Arc::new(index), self.tail()))
+    }
+
+    /// Adds everything that is left to `index`.
+    pub(super) fn index_rest(&mut self, index: &JournalIndex) -> Result<(), Error> {
         while let Some(record) = self.next_record()? {
             let offset = self.at - self.last_bytes;
             index.add(Indexed::of(&record, offset, self.last_bytes as usize));
         }
-        Ok((Arc::new(index), self.tail()))
+        Ok(())
     }
 }
 

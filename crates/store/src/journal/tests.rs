@@ -492,6 +492,28 @@ fn blocks_are_served_by_sequence_while_the_file_grows() {
 }
 
 #[test]
+fn a_growing_journal_is_followed_byte_by_byte_without_its_recorder() {
+    let dir = tempfile::tempdir().unwrap();
+    let path = dir.path().join("journal");
+    let (bytes, records, ends) = small();
+    std::fs::write(&path, &bytes[..ends[0]]).unwrap();
+    let mut reader = SampleReader::follow(&path).unwrap();
+    for cut in (ends[0]..=bytes.len()).step_by(7).chain([bytes.len()]) {
+        std::fs::write(&path, &bytes[..cut]).unwrap();
+        let whole = ends.iter().filter(|end| **end <= cut).count() - 1;
+        let wanted: Vec<_> = records[..whole]
+            .iter()
+            .filter_map(|r| match r {
+                Record::Block(sampled) => Some(Arc::clone(&sampled.block)),
+                _ => None,
+            })
+            .collect();
+        assert_eq!(reader.refresh().unwrap(), wanted.len() as u64, "{cut}");
+        assert_eq!(reader.blocks(0, 100).unwrap(), wanted);
+    }
+}
+
+#[test]
 fn a_journal_is_claimed_and_never_overwritten() {
     let dir = tempfile::tempdir().unwrap();
     let path = dir.path().join("journal");
