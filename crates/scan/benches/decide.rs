@@ -21,7 +21,7 @@ fn estimate(revision: u64, n_positions: u64, phase: f32) -> Estimate {
     };
     let moved = |row: f32, col: f32| {
         let tile = (row / 16.0) as u32 + (col / 16.0) as u32;
-        if tile % 5 == 0 { phase } else { 0.0 }
+        if tile.is_multiple_of(5) { phase } else { 0.0 }
     };
     let name = DetectorName::new("haadf").expect("in range");
     Estimate {

@@ -29,6 +29,8 @@ use trust::{Forecast, Trust, score_row};
 const N_PIXELS_MAX: u64 = 1 << 24;
 /// Share of the grid that the seeds visit.
 const SEED_FRACTION: f64 = 0.02;
+/// Up to this fraction an adaptive frame is all seeds.
+const JITTERED_FRACTION: f64 = 0.035;
 /// No two places in flight are nearer than this, px.
 const EXCLUSION: f64 = 2.2;
 /// Longest dwell of a revisit, in dwells of the plan.
@@ -62,7 +64,13 @@ impl Goal {
         })
     }
 
+    /// Jittered positions at the start of a frame of `n`. So small a budget that there is nothing to adapt to is spent
+    /// evenly.
     fn seeds(&self, n: u64, n_pixels: u64) -> u64 {
+        let fraction = n as f64 / n_pixels as f64;
+        if fraction <= JITTERED_FRACTION && matches!(self, Self::Adaptive) {
+            return n;
+        }
         let few = ((SEED_FRACTION * n_pixels as f64) as u64)
             .min(n * 7 / 10)
             .max(1);

@@ -16,6 +16,8 @@ const PS_PER_US: f64 = 1e6;
 const PS_PER_NS: i64 = 1000;
 /// Steps of one dwell, at least and at most.
 const STEPS: [f64; 2] = [4.0, 24.0];
+/// Nearer than this the beam counts as there, px.
+const STILL_PX: f64 = 1e-3;
 /// Steps per period of the low pass.
 const STEPS_PER_PERIOD: f64 = 12.0;
 
@@ -330,6 +332,8 @@ struct Axis {
     coil: AxisCoil,
     law: Law,
     delay: i64,
+    /// Longest step of a moving beam, ps.
+    longest_step: i64,
     /// Commands on their way: when each takes effect, ps, and where to. As many as fit into the delay.
     pending: VecDeque<(i64, f64)>,
     now: i64,
@@ -418,6 +422,7 @@ impl Axis {
             coil: *coil,
             law,
             delay: (coil.delay_us * PS_PER_US).round() as i64,
+            longest_step: (PS_PER_US * 1e3 / (STEPS_PER_PERIOD * 2.0 * coil.f0_khz)) as i64 + 1,
             pending: VecDeque::with_capacity(64),
             now: 0,
             target: at,
@@ -459,13 +464,25 @@ impl Axis {
         self.hold_to(until);
     }
 
-    /// Passes time without a change of command: a ramp behind the slew limiter, then rest.
+    /// Passes time without a change of command. While the beam moves, hysteresis needs short steps to see its turns.
     fn hold_to(&mut self, until: i64) {
-        let left = until - self.now;
-        if left <= 0 {
-            return;
+        while self.now < until {
+            let left = until - self.now;
+            let moves =
+                self.coil.hysteresis_px > 0.0 && left > self.longest_step && !self.is_still();
+            self.pass(if moves { self.longest_step } else { left });
         }
-        self.now = until;
+    }
+
+    fn is_still(&self) -> bool {
+        self.r == self.target
+            && (self.y - self.r).abs() < STILL_PX
+            && self.v.abs() < STILL_PX * self.law.omega
+    }
+
+    /// A ramp behind the slew limiter, then rest.
+    fn pass(&mut self, left: i64) {
+        self.now += left;
         if self.r == self.target {
             let whole = self.kept(left);
             self.step(0.0, &whole);
