@@ -99,6 +99,7 @@ impl Training {
             fit: &fit,
             detector: self.detector,
             hold_out: Some(self.seed),
+            picture,
         };
         match &mut self.stage {
             Stage::Process => {

@@ -77,6 +77,8 @@ pub(crate) struct Frame<'a> {
     pub(crate) detector: usize,
     /// Seeds what is held out; `None`: nothing is.
     pub(crate) hold_out: Option<u64>,
+    /// The picture so far, which brings samples off the grid to their pixels; empty: they are taken as they are.
+    pub(crate) picture: &'a [f32],
 }
 
 /// One in so many samples is held out.
@@ -103,12 +105,81 @@ impl Frame<'_> {
         let fit = &self.fit.detectors[self.detector];
         let noise = fit.noise_per_electron(self.map, self.detector, pixel)
             / f64::from(self.map.electrons[pixel]);
+        let value = value + self.to_pixel(pixel);
         let (mean, scale) = self.units();
         Some((
             ((f64::from(value) - mean) / scale) as f32,
             (noise / fit.variance) as f32,
         ))
     }
+}
+
+impl Frame<'_> {
+    /// What the picture says a sample at the pixel's centre would read more than the one along its path:
+    /// `x̂(pixel) − mean over the path of x̂`, the path as five points with its mean and covariance.
+    fn to_pixel(&self, pixel: usize) -> f32 {
+        if self.picture.is_empty() || !self.map.is_off_grid() {
+            return 0.0;
+        }
+        let [row, col] = self.map.offset(pixel);
+        let [a, b, d] = self.map.covariance(pixel);
+        let centre = [
+            (pixel / self.map.n_cols) as f32,
+            (pixel % self.map.n_cols) as f32,
+        ];
+        let half = ((a - d) * 0.5).hypot(b);
+        let angle = 0.5 * (2.0 * b).atan2(a - d);
+        let at = |along: f32, across: f32| {
+            let (sin, cos) = angle.sin_cos();
+            let (r, c) = (
+                row + along * cos - across * sin,
+                col + along * sin + across * cos,
+            );
+            interpolated(
+                self.picture,
+                self.map.n_rows,
+                self.map.n_cols,
+                centre[0] + r,
+                centre[1] + c,
+            )
+        };
+        let reach = |variance: f32| (3.0 * variance.max(0.0)).sqrt();
+        let (long, short) = (reach((a + d) * 0.5 + half), reach((a + d) * 0.5 - half));
+        let ends = at(long, 0.0) + at(-long, 0.0) + at(0.0, short) + at(0.0, -short);
+        self.picture[pixel] - (at(0.0, 0.0) / 3.0 + ends / 6.0)
+    }
+}
+
+/// Catmull–Rom interpolation of a plane; places outside are moved to its edge.
+fn interpolated(plane: &[f32], n_rows: usize, n_cols: usize, row: f32, col: f32) -> f32 {
+    let place = |v: f32, n: usize| {
+        let v = v.clamp(0.0, (n - 1) as f32);
+        (v as usize, v.fract())
+    };
+    let taps = |t: f32| {
+        let (t2, t3) = (t * t, t * t * t);
+        [
+            -0.5 * t3 + t2 - 0.5 * t,
+            1.5 * t3 - 2.5 * t2 + 1.0,
+            -1.5 * t3 + 2.0 * t2 + 0.5 * t,
+            0.5 * t3 - 0.5 * t2,
+        ]
+    };
+    let ((r0, tr), (c0, tc)) = (place(row, n_rows), place(col, n_cols));
+    let (by_row, by_col) = (taps(tr), taps(tc));
+    let index = |first: usize, k: usize, n: usize| (first + k).saturating_sub(1).min(n - 1);
+    let line = |r: usize| -> f32 {
+        by_col
+            .iter()
+            .enumerate()
+            .map(|(k, w)| w * plane[r * n_cols + index(c0, k, n_cols)])
+            .sum()
+    };
+    by_row
+        .iter()
+        .enumerate()
+        .map(|(k, w)| w * line(index(r0, k, n_rows)))
+        .sum()
 }
 
 /// Observed pixels of a patch, and scratch of one worker.

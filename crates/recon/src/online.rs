@@ -307,6 +307,7 @@ impl Online {
                     fit: &trained.fit,
                     detector: d,
                     hold_out: None,
+                    picture: &self.planes.mean[d],
                 };
                 let (mean, unit) = frame.units();
                 let share = (mixture / total) as f32;

@@ -495,6 +495,57 @@ fn at_low_dose_the_process_wins_and_auto_follows_it() {
 }
 
 #[test]
+fn the_mixture_brings_samples_off_the_grid_to_their_pixels() {
+    let specimen = Specimen::grain_boundary();
+    let n = specimen.side;
+    let at = |r: f64, c: f64| {
+        let (r, c) = (
+            r.clamp(0.0, n as f64 - 1.001),
+            c.clamp(0.0, n as f64 - 1.001),
+        );
+        let (i, j, u, v) = (r as usize, c as usize, r.fract(), c.fract());
+        let value = |i, j| f64::from(specimen.at([i, j]));
+        (1.0 - u) * ((1.0 - v) * value(i, j) + v * value(i, j + 1))
+            + u * ((1.0 - v) * value(i + 1, j) + v * value(i + 1, j + 1))
+    };
+    let mut random = Random(12);
+    let mut samples = specimen.block(&specimen.jittered(0.2, 3), None, 0);
+    let (mut rows, mut cols, mut values) = (vec![], vec![], vec![]);
+    for (r, c) in samples.row.iter().zip(&samples.col) {
+        let (r, c) = (
+            f64::from(*r) + random.uniform() - 0.5,
+            f64::from(*c) + random.uniform() - 0.5,
+        );
+        let path = (0..21).map(|k| at(r, c + 4.0 * (f64::from(k) / 20.0 - 0.5)));
+        values.push((path.sum::<f64>() / 21.0) as f32);
+        rows.push(r.clamp(0.0, 127.0) as f32);
+        cols.push(c.clamp(0.0, 127.0) as f32);
+    }
+    samples.signals = vec![domain::Signal::Scalar(values)];
+    let blind = samples.clone();
+    samples.path_covariance = vec![[0.0, 0.0, 16.0 / 12.0]; rows.len()];
+    (samples.row_actual, samples.col_actual) = (rows, cols);
+    let quality = |estimator, block: &SampleBlock| {
+        let setup = setup(specimen.grid(), estimator, &[Noise::None]);
+        psnr(
+            &specimen,
+            &finished(recon::new(&setup).unwrap(), std::slice::from_ref(block)),
+        )
+    };
+    let (kriging, aware) = (
+        quality(Estimator::Kriging, &samples),
+        quality(Estimator::Gmm, &samples),
+    );
+    let (auto, blind) = (
+        quality(Estimator::Auto, &samples),
+        quality(Estimator::Gmm, &blind),
+    );
+    let scores =
+        format!("kriging {kriging}, mixture {aware}, auto {auto}, mixture blind {blind} dB");
+    assert!(aware > blind + 3.0 && auto > kriging - 0.3, "{scores}");
+}
+
+#[test]
 fn a_live_run_with_the_mixture_ends_where_an_offline_run_ends() {
     let specimen = Specimen::monolayer();
     let places = specimen.jittered(0.2, 9);

@@ -97,6 +97,7 @@ impl Trainer {
             fit: &self.fit,
             detector: self.detector,
             hold_out: Some(self.seed),
+            picture,
         };
         match &mut self.stage {
             Stage::Start => {
