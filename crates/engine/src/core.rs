@@ -264,6 +264,8 @@ struct Device {
     arming: Option<Arming>,
     /// An arm was asked for and not answered.
     arm_asked: bool,
+    /// It throws positions away: the arming is over, its last word is on its way.
+    flushing: bool,
     /// A blank was asked for at this time and not answered.
     blank_asked: Option<Duration>,
     /// A disarm was asked for at this time and not answered.
@@ -309,6 +311,7 @@ impl Core {
                 link: LinkState::Up,
                 arming: None,
                 arm_asked: false,
+                flushing: false,
                 blank_asked: None,
                 disarm_asked: None,
                 trip: None,

@@ -284,6 +284,7 @@ impl Core {
             && raw.first_position == expected
             && raw.n_positions <= active.flight.n();
         if in_line {
+            self.device.flushing |= matches!(raw.cause, GapCause::Tripped | GapCause::Aborted);
             active.gap(raw, actions);
             self.changed = true;
         } else if raw.n_positions > 0 {
@@ -382,6 +383,7 @@ impl Core {
     fn disarmed(&mut self, now: Duration) {
         self.device.arming = None;
         self.device.arm_asked = false;
+        self.device.flushing = false;
         self.device.blank_asked = None;
         self.device.disarm_asked = None;
         self.changed = true;

@@ -219,6 +219,7 @@ impl Core {
             self.device.arming.is_some(),
             self.device.blank_asked.is_some(),
         );
+        let stalled = !matches!(self.recorder, RecorderState::Alive | RecorderState::Off);
         let active = self.mine(id, "resume")?;
         match active.state {
             State::Paused if armed && !blanking => {
@@ -227,6 +228,9 @@ impl Core {
             }
             State::Tripped if trip.is_some() => Err(Error::Tripped {
                 newest: trip.map_or(TripId(0), |(id, _)| id),
+            }),
+            State::Tripped if stalled => Err(Error::Recording {
+                cause: "the recorder does not answer".into(),
             }),
             State::Tripped if active.flight.n() == 0 && !blanking => {
                 active.waiting = Some(ticket);
@@ -331,7 +335,13 @@ impl Core {
             return;
         };
         if !live {
-            self.end(State::Aborted, EndReason::LeaseLost, now, actions);
+            let reason = match self.recorder {
+                RecorderState::Alive | RecorderState::Off => EndReason::LeaseLost,
+                _ => EndReason::Recording {
+                    cause: "the recorder does not answer".into(),
+                },
+            };
+            self.end(State::Aborted, reason, now, actions);
             return;
         }
         let (headroom_ns, _) = active.ledger.headroom_ns();

@@ -107,6 +107,10 @@ pub(super) struct Pipeline {
     reserve: VecDeque<Planned>,
     asked: VecDeque<Asked>,
     reserve_asked: VecDeque<BatchId>,
+    /// Frame of the fallback's own: begun anew when it runs out, so that its places differ.
+    fallback_frame: u32,
+    /// Times in a row that the fallback had nothing; after two it is not asked again.
+    fallback_dry: u32,
     adaptive: bool,
     external: bool,
     pub(super) frame: u32,
@@ -137,6 +141,8 @@ impl Pipeline {
             reserve: VecDeque::new(),
             asked: VecDeque::new(),
             reserve_asked: VecDeque::new(),
+            fallback_frame: 0,
+            fallback_dry: 0,
             adaptive: plan.pattern.is_policy(),
             external: matches!(plan.pattern, Pattern::External { .. }),
             frame: 0,
@@ -382,13 +388,16 @@ impl Core {
             }
         }
         let fallback = pipeline.adaptive && plan.when_late == WhenLate::Fallback;
-        while fallback && pipeline.reserve.len() + pipeline.reserve_asked.len() < RESERVE {
+        while fallback
+            && pipeline.fallback_dry < 2
+            && pipeline.reserve.len() + pipeline.reserve_asked.len() < RESERVE
+        {
             let id = pipeline.next_id();
             pipeline.reserve_asked.push_back(id);
             actions.push(Action::Decide(Ask {
                 batch: id,
                 fallback: true,
-                frame: pipeline.frame,
+                frame: pipeline.fallback_frame,
                 n_wanted: batch,
                 remaining: scan::Remaining {
                     positions: pipeline.per_frame,
@@ -415,12 +424,15 @@ impl Core {
         let blanking = active.prepared.prediction.blank_travel;
         if let Some(at) = pipeline.reserve_asked.iter().position(|id| *id == batch) {
             pipeline.reserve_asked.remove(at);
-            if !positions.is_empty()
-                && check_positions(&positions, wanted, grid, &self.settings).is_ok()
-            {
-                let planned = pipeline.plan(positions, batch, Decider::Fallback, blanking);
-                pipeline.reserve.extend(planned);
+            let sound = check_positions(&positions, wanted, grid, &self.settings).is_ok();
+            if positions.is_empty() || !sound {
+                pipeline.fallback_dry += 1;
+                pipeline.fallback_frame += 1;
+                return;
             }
+            pipeline.fallback_dry = 0;
+            let planned = pipeline.plan(positions, batch, Decider::Fallback, blanking);
+            pipeline.reserve.extend(planned);
             return;
         }
         let Some(at) = pipeline.asked.iter().position(|a| a.ask.batch == batch) else {
@@ -506,8 +518,9 @@ impl Core {
         }
         if when_late == WhenLate::Fallback
             && dry
-            && let Some(reserve) = pipeline.reserve.pop_front()
+            && let Some(mut reserve) = pipeline.reserve.pop_front()
         {
+            reserve.positions.frame = pipeline.frame;
             if pipeline.external
                 && let Some(filled) = pipeline.asked.pop_front()
             {
@@ -522,7 +535,7 @@ impl Core {
 
     /// Sends what the lead, the controller's room and every limit allow.
     pub(super) fn submit(&mut self, now: Duration, actions: &mut Vec<Action>) {
-        let live = self.may_live(now) && self.device.trip.is_none();
+        let live = self.may_live(now) && self.device.trip.is_none() && !self.device.flushing;
         let Some(arming) = self.device.arming.filter(|_| live) else {
             return;
         };
