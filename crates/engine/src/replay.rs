@@ -264,11 +264,12 @@ impl Again {
                 left,
             } => self.estimate(revision, blocks, quota, left),
             store::Event::Input { name, values, text } => self.input(&name, &values, text, now, id),
-            other => match device_event(&other) {
-                Some(event) => self.feed(Event::Device(event), now),
-                // Notes and states are for people.
-                None => {}
-            },
+            // Notes and states are for people.
+            other => {
+                if let Some(event) = device_event(&other) {
+                    self.feed(Event::Device(event), now);
+                }
+            }
         }
     }
 
