@@ -1,4 +1,4 @@
-//! Prints quality and cost of estimators on specimens: `table [--fraction F] [--electrons N] [--estimators a,b] [--crop N] DIR…`
+//! Prints quality and cost of estimators on specimens: `table [--fraction F] [--electrons N] [--estimators a,b] [--crop N] [--live] DIR…`
 //!
 //! `--electrons N` counts N incident electrons per position; without it samples are noiseless. `--counts C` chooses N so that a visited pixel
 //! holds C events on average.
@@ -153,6 +153,7 @@ struct Options {
     threads: usize,
     seed: u64,
     dirs: Vec<String>,
+    live: bool,
 }
 
 fn options() -> Options {
@@ -165,6 +166,7 @@ fn options() -> Options {
         threads: 2,
         seed: 1,
         dirs: vec![],
+        live: false,
     };
     let mut args = std::env::args().skip(1);
     while let Some(arg) = args.next() {
@@ -179,6 +181,7 @@ fn options() -> Options {
             "--counts" => o.counts = Some(number()),
             "--crop" => o.crop = number() as usize,
             "--threads" => o.threads = number() as usize,
+            "--live" => o.live = true,
             "--seed" => o.seed = number() as u64,
             "--estimators" => {
                 let names = args.next().expect("names of estimators");
@@ -235,6 +238,9 @@ fn row(o: &Options, dir: &Path, image: &Image, estimator: Estimator) {
     let mut recon = recon::new(&setup).expect("an estimator");
     let clock = MonotonicClock::new();
     recon.absorb(&block);
+    if o.live {
+        live(recon.as_mut(), &block, &clock);
+    }
     recon.finish();
     let ms = clock.now().as_secs_f64() * 1e3;
     let estimate = recon.estimate();
@@ -261,6 +267,39 @@ fn row(o: &Options, dir: &Path, image: &Image, estimator: Estimator) {
         score.map_or("-".into(), |s| format!("{:.3}", s.recall)),
         score.map_or("-".into(), |s| format!("{:.2}", s.position_rms_px)),
         if detector.calibrated { "" } else { " uncal" },
+    );
+}
+
+/// Prints what a live run costs: everything solved once more, and after 256 repeated samples, spread or in one place.
+fn live(recon: &mut dyn recon::Reconstructor, block: &SampleBlock, clock: &MonotonicClock) {
+    let mut timed = |what: &str, block: &SampleBlock| {
+        recon.absorb(block);
+        let start = clock.now();
+        recon.refine(recon::WorkQuota::ALL);
+        println!(
+            "    {what}: {:.1} ms",
+            (clock.now() - start).as_secs_f64() * 1e3
+        );
+    };
+    timed("first, with learning", block);
+    for _ in 0..3 {
+        timed("every tile", block);
+    }
+    let part = |keep: &dyn Fn(usize) -> bool| {
+        let kept: Vec<usize> = (0..block.len()).filter(|&i| keep(i)).take(256).collect();
+        let values = block.signals[0].scalar().expect("values");
+        SampleBlock {
+            row: kept.iter().map(|&i| block.row[i]).collect(),
+            col: kept.iter().map(|&i| block.col[i]).collect(),
+            signals: vec![Signal::Scalar(kept.iter().map(|&i| values[i]).collect())],
+            ..block.clone()
+        }
+    };
+    let every = (block.len() / 256).max(1);
+    timed("256 spread", &part(&|i| i % every == 0));
+    timed(
+        "256 within 128²",
+        &part(&|i| i % 6 == 0 && block.row[i] < 128.0 && block.col[i] < 128.0),
     );
 }
 
