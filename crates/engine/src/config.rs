@@ -41,7 +41,7 @@ impl Default for Config {
             directory: None,
             watchdog: Duration::from_millis(100),
             unblanked_stretch: Duration::from_secs(60),
-            memory_limit_bytes: 1 << 30,
+            memory_limit_bytes: 2 << 30,
             storage_limit_bytes: 1 << 40,
             probe_radius: None,
             noiseless: false,

@@ -322,7 +322,7 @@ impl Handle {
     fn prepare(&self, plan: &Plan) -> Result<Prepared, Error> {
         let instrument = lock(&self.shared.instrument).clone();
         let n = self.shared.n_created.fetch_add(1, Ordering::Relaxed);
-        Ok(Prepared::new(
+        Ok(Prepared::on(
             AcquisitionId::new(self.shared.clock.wall(), n),
             plan,
             &self.shared.config,

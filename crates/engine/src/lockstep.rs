@@ -158,7 +158,7 @@ impl Lockstep {
     fn prepare(&self, plan: &Plan) -> Result<Prepared, Error> {
         let wall = self.clock.wall();
         let id = AcquisitionId::new(wall, self.n_created);
-        Ok(Prepared::new(
+        Ok(Prepared::on(
             id,
             plan,
             &self.config,
@@ -339,8 +339,13 @@ impl Lockstep {
         let decider = Decider::new(&prepared).map_err(OpenFailure::Invalid)?;
         let estimator = if self.config.estimate {
             let kernel = kernel_of(&self.config);
-            Estimator::new(&prepared, self.config.estimator_threads, kernel)
-                .map_err(OpenFailure::Invalid)?
+            Estimator::new(
+                &prepared,
+                self.config.estimator_threads,
+                kernel,
+                self.config.memory_limit_bytes,
+            )
+            .map_err(OpenFailure::Invalid)?
         } else {
             None
         };

@@ -5,8 +5,8 @@
 use crate::handle::Instrument;
 use crate::{AcquisitionId, Config, Prediction};
 use domain::{
-    BlankTravel, Detector, DetectorName, DwellTime, Estimator, Exposure, Invalid, Pattern, Plan,
-    PlanKind, StopRule,
+    BlankTravel, Detector, DetectorName, DwellTime, Exposure, Invalid, Pattern, Plan, PlanKind,
+    StopRule,
 };
 use hal::{ArmedDetector, BlankerKind, Capabilities, FieldCalibration};
 use std::time::Duration;
@@ -46,7 +46,24 @@ pub struct Prepared {
 }
 
 impl Prepared {
-    pub(crate) fn new(
+    /// Checks `plan` on an instrument in state `column`, with the calibrations that came with it. `wall` is the date,
+    /// since 1970-01-01 UTC.
+    pub fn new(
+        id: AcquisitionId,
+        plan: &Plan,
+        config: &Config,
+        capabilities: &Capabilities,
+        column: &domain::ColumnState,
+        wall: Duration,
+    ) -> Result<Self, Invalid> {
+        let instrument = Instrument {
+            column: column.clone(),
+            calibrations: capabilities.calibrations.clone(),
+        };
+        Self::on(id, plan, config, capabilities, &instrument, wall)
+    }
+
+    pub(crate) fn on(
         id: AcquisitionId,
         plan: &Plan,
         config: &Config,
@@ -448,14 +465,13 @@ fn memory_bound(
     per_position: u64,
     batch: u64,
 ) -> u64 {
-    let pixels = plan.field.grid.n_pixels();
-    let planes = plan.detectors.len() as u64 * 4 + 4;
-    let estimate = match (config.estimate, plan.estimator) {
+    let (pixels, n) = (plan.field.grid.n_pixels(), plan.detectors.len() as u64);
+    let (map, planes) = (26 + 4 * n, 8 + 12 * n);
+    // Beyond whole planes samples are kept at full resolution beside coarser planes and their own map.
+    let estimate = match (config.estimate, pixels > WHOLE_PIXELS) {
         (false, _) => 0,
-        (true, Estimator::Gmm | Estimator::Auto | Estimator::Gp | Estimator::Bpfa) => {
-            pixels.min(WHOLE_PIXELS) * 4 * planes * 2
-        }
-        (true, _) => pixels.min(WHOLE_PIXELS) * 4 * planes,
+        (true, false) => pixels * (map + planes),
+        (true, true) => pixels * map + WHOLE_PIXELS * (map + planes),
     };
     let limits = &plan.limits;
     let maps = crate::core::ledger_bytes(plan.field, limits);

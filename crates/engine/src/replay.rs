@@ -114,7 +114,7 @@ impl Again {
         let prepared = Arc::new(prepared);
         let kernel_used = recon_kernel(kernel);
         let estimator = if estimates {
-            Estimator::new(&prepared, 1, kernel_used)?
+            Estimator::new(&prepared, 1, kernel_used, u64::MAX)?
         } else {
             None
         };

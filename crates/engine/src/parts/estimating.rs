@@ -47,6 +47,7 @@ impl Estimator {
         prepared: &Prepared,
         n_threads: usize,
         kernel: Kernel,
+        memory_limit_bytes: u64,
     ) -> Result<Option<Self>, Invalid> {
         let scalars: Vec<usize> = (0..prepared.detectors.len())
             .filter(|&i| prepared.detectors[i].signal == SignalKind::Scalar)
@@ -76,6 +77,17 @@ impl Estimator {
             seed: prepared.plan.seed,
         };
         let recon = recon::new(&setup).map_err(recon_failure)?;
+        let needed = recon.memory_bytes() as u64;
+        if needed > memory_limit_bytes {
+            return Err(Invalid::new(
+                "estimator",
+                format!(
+                    "{} ({needed} bytes of memory)",
+                    prepared.plan.estimator.name()
+                ),
+                format!("at most {memory_limit_bytes} bytes (engine.memory_limit_bytes)"),
+            ));
+        }
         Ok(Some(Self {
             recon,
             setup,

@@ -102,8 +102,13 @@ impl Work {
     fn open(prepared: Arc<Prepared>, wires: &Wires) -> Result<Self, OpenFailure> {
         let config = &wires.shared.config;
         let estimator = if config.estimate {
-            Estimator::new(&prepared, config.estimator_threads, kernel_of(config))
-                .map_err(OpenFailure::Invalid)?
+            Estimator::new(
+                &prepared,
+                config.estimator_threads,
+                kernel_of(config),
+                config.memory_limit_bytes,
+            )
+            .map_err(OpenFailure::Invalid)?
         } else {
             None
         };

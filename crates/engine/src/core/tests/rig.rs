@@ -1,7 +1,6 @@
 //! A scripted controller, policy and recorder around the state machine. Answers come when the test says so.
 
 use super::super::{Action, Core, Decider, Event, Settings, Totals};
-use crate::handle::Instrument;
 use crate::parts::deciding::Decider as Policy;
 use crate::{AcquisitionId, Command, Config, DecisionWanted, Error, LeaseEpoch, Prepared, State};
 use domain::{
@@ -75,17 +74,13 @@ pub(super) fn column() -> ColumnState {
 }
 
 pub(super) fn prepare(plan: &Plan) -> Result<Prepared, domain::Invalid> {
-    let instrument = Instrument {
-        column: column(),
-        calibrations: capabilities().calibrations,
-    };
     let id = AcquisitionId::new(Duration::from_secs(1), 0);
     Prepared::new(
         id,
         plan,
         &Config::default(),
         &capabilities(),
-        &instrument,
+        &column(),
         Duration::from_secs(1),
     )
 }
