@@ -67,6 +67,17 @@ pub enum Error {
     /// The engine has ended; its last act was to blank. Start a new one.
     #[error("the engine has ended")]
     Ended,
+    /// A calibration run did not give all of its samples. Nothing was put into force; look at the acquisition, run again.
+    #[error("acquisition {id} gives no calibration: {why}")]
+    Incomplete {
+        /// Which run.
+        id: AcquisitionId,
+        /// Why not.
+        why: &'static str,
+    },
+    /// The images do not tell what was to be calibrated. Nothing was put into force; take better ones.
+    #[error(transparent)]
+    Calibration(#[from] recon::Error),
     /// The link to the controller is down; the controller blanks by itself. Reconnect.
     #[error(transparent)]
     Link(#[from] hal::Error),

@@ -1,5 +1,6 @@
 //! How everybody else speaks to a running engine.
 
+use crate::calibrate::Readout;
 use crate::{
     Acquisition, AcquisitionId, Config, Error, Grant, Latest, LeaseEpoch, Prediction, Prepared,
     Slot, Status,
@@ -201,7 +202,15 @@ impl Handle {
 
     /// Makes an acquisition of a plan. Nothing is armed or written.
     pub fn create(&self, plan: &Plan) -> Result<(AcquisitionId, Prediction), Error> {
-        let prepared = self.prepare(plan)?;
+        self.create_with(plan, Readout::Calibrated)
+    }
+
+    pub(crate) fn create_with(
+        &self,
+        plan: &Plan,
+        readout: Readout,
+    ) -> Result<(AcquisitionId, Prediction), Error> {
+        let prepared = self.prepare(plan)?.read_out(readout);
         let (id, prediction) = (prepared.id.clone(), prepared.prediction.clone());
         self.ask(Command::Create(Arc::new(prepared)))?;
         Ok((id, prediction))

@@ -8,6 +8,7 @@
 //! Absent on purpose: sockets, protobuf, an async runtime, a simulator. Nothing here reads the time of day
 //! but through [`domain::Clock`].
 
+pub mod calibrate;
 pub mod core;
 
 mod config;

@@ -5,6 +5,7 @@
 //! Time moves only in the controller's receive half. The estimator works a fixed quota per block, and before every
 //! decision of an adaptive policy; the policy answers at once.
 
+use crate::calibrate::Readout;
 use crate::core::{Action, Ask, Core, Event, OpenFailure, Settings, Totals};
 use crate::handle::Instrument;
 use crate::parts::deciding::Decider;
@@ -139,7 +140,16 @@ impl Lockstep {
 
     /// Runs a plan from start to end and gives what came out, whatever the end.
     pub fn run(&mut self, plan: &Plan, observer: &mut dyn Observer) -> Result<Outcome, Error> {
-        let prepared = Arc::new(self.prepare(plan)?);
+        self.run_with(plan, Readout::Calibrated, observer)
+    }
+
+    pub(crate) fn run_with(
+        &mut self,
+        plan: &Plan,
+        readout: Readout,
+        observer: &mut dyn Observer,
+    ) -> Result<Outcome, Error> {
+        let prepared = Arc::new(self.prepare(plan)?.read_out(readout));
         self.n_created += 1;
         let id = prepared.id.clone();
         self.ask(Command::Create(prepared), observer)?;

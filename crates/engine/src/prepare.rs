@@ -41,6 +41,8 @@ pub struct Prepared {
     pub calibration: FieldCalibration,
     /// Column at creation.
     pub column: domain::ColumnState,
+    /// The beam stays blanked: every position is a dark reference.
+    pub dark: bool,
     /// Date of creation, since 1970-01-01 UTC.
     pub created: Duration,
 }
@@ -115,8 +117,26 @@ impl Prepared {
             detectors: detectors.into_iter().map(|(_, d)| d).collect(),
             calibration,
             column: column.clone(),
+            dark: false,
             created: wall,
         })
+    }
+}
+
+impl Prepared {
+    /// The same run for a calibration.
+    pub(crate) fn read_out(mut self, readout: crate::calibrate::Readout) -> Self {
+        use crate::calibrate::Readout;
+        if readout != Readout::Calibrated {
+            for armed in &mut self.armed {
+                armed.calibration = None;
+            }
+            for detector in &mut self.detectors {
+                detector.calibration = None;
+            }
+        }
+        self.dark = readout == Readout::Dark;
+        self
     }
 }
 

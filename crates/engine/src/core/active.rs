@@ -62,7 +62,7 @@ impl Active {
         };
         Self {
             ledger: Ledger::new(&prepared, edges),
-            pipeline: Pipeline::new(&prepared.plan),
+            pipeline: Pipeline::new(&prepared.plan, prepared.dark),
             prepared,
             state: State::Arming,
             is_open: false,

@@ -119,6 +119,8 @@ pub(super) struct Pipeline {
     /// Frames still to begin; `None`: endless.
     frames_left: Option<u32>,
     next_batch: u64,
+    /// Everything is a dark reference.
+    dark: bool,
     /// Last place of the last decided batch, for the length of the next jump.
     last_place: Option<(f32, f32)>,
     pub(super) n_late: u64,
@@ -127,7 +129,7 @@ pub(super) struct Pipeline {
 }
 
 impl Pipeline {
-    pub(super) fn new(plan: &Plan) -> Self {
+    pub(super) fn new(plan: &Plan, dark: bool) -> Self {
         let (per_frame, frames) = match plan.kind {
             PlanKind::Spot => (u64::MAX, Some(1)),
             _ => (
@@ -150,6 +152,7 @@ impl Pipeline {
             per_frame,
             frames_left: frames.map(|n| n - 1),
             next_batch: 0,
+            dark,
             last_place: None,
             n_late: 0,
             late_in_a_row: 0,
@@ -218,6 +221,7 @@ impl Pipeline {
         if let (Some(&row), Some(&col)) = (positions.row.last(), positions.col.last()) {
             self.last_place = Some((row, col));
         }
+        positions.flags.dark |= self.dark;
         match blanking {
             BlankTravel::Always => positions.flags.blank_settle = true,
             BlankTravel::Beyond(px) if !positions.flags.blank_settle => {
