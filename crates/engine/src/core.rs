@@ -20,7 +20,7 @@ mod maps;
 mod pipeline;
 mod status;
 #[cfg(test)]
-mod tests;
+pub(crate) mod tests;
 
 pub(crate) use maps::map_bytes as ledger_bytes;
 

@@ -15,6 +15,8 @@ mod estimator_thread;
 mod link;
 mod policy_thread;
 mod recorder_thread;
+#[cfg(test)]
+mod tests;
 
 use crate::core::{Core, Event, Settings};
 use crate::handle::{Handle, Instrument, Shared};

@@ -1,6 +1,6 @@
 //! The state machine against a scripted controller: one fact per test.
 
-mod rig;
+pub(crate) mod rig;
 mod rules;
 mod safety;
 mod storms;

@@ -11,7 +11,7 @@ use crate::parts::journal::{digest_record, op_record};
 use crate::parts::recording::Finishing;
 use crate::{State, handle};
 use crossbeam::channel::{Receiver, RecvTimeoutError, Sender, bounded};
-use domain::{Estimate, SampleBlock};
+use domain::{Estimate, PlanKind, SampleBlock};
 use std::path::PathBuf;
 use std::sync::Arc;
 use std::time::Duration;
@@ -189,7 +189,12 @@ impl Work {
             return Ok(());
         };
         let clock = &wires.shared.clock;
-        let until = clock.now() + span.max(Duration::from_millis(200));
+        let least = match self.prepared.plan.kind {
+            // The next frame is there already: what is not done is not missed.
+            PlanKind::View => TURN,
+            PlanKind::Acquire | PlanKind::Spot => Duration::from_millis(200),
+        };
+        let until = clock.now() + span.max(least);
         loop {
             let (op, _) = estimator.work(self.quota.max(64), false);
             record(records, op_record(op, clock.now()));

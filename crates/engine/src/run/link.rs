@@ -54,7 +54,14 @@ fn carry(
     commands: &Receiver<Send>,
     wires: &Wires,
 ) -> Result<(), hal::Error> {
+    let clock = &wires.shared.clock;
+    let mut polled = clock.now();
     loop {
+        // However busy the queue keeps it, the driver has its turns.
+        if clock.now() >= polled + TURN {
+            half.poll()?;
+            polled = clock.now();
+        }
         // Urgent words go first, however full the queue behind them is.
         match urgent.try_recv() {
             Ok(()) => half.blank()?,
@@ -69,7 +76,7 @@ fn carry(
                 Ok(command) => execute(half, command, wires)?,
                 Err(_) => return Ok(()),
             },
-            default(TURN) => half.poll()?,
+            default(TURN) => {}
         }
     }
 }

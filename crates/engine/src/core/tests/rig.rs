@@ -15,13 +15,13 @@ use hal::{
 use std::sync::Arc;
 use std::time::Duration;
 
-pub(super) const MS: Duration = Duration::from_millis(1);
+pub(crate) const MS: Duration = Duration::from_millis(1);
 
-pub(super) fn detector() -> DetectorName {
+pub(crate) fn detector() -> DetectorName {
     DetectorName::new("haadf").unwrap()
 }
 
-pub(super) fn capabilities() -> Capabilities {
+pub(crate) fn capabilities() -> Capabilities {
     Capabilities {
         address: "test:".into(),
         model: "scripted".into(),
@@ -55,7 +55,7 @@ pub(super) fn capabilities() -> Capabilities {
 }
 
 /// 64 × 64 px of 0.1 nm, every pixel, 10 µs at 10 pA (62.4 electrons).
-pub(super) fn plan() -> Plan {
+pub(crate) fn plan() -> Plan {
     let pitch = Pitch::Nanometres(Nanometres::new(0.1).unwrap());
     let field = ScanField::centred(Grid::new(64, 64).unwrap(), pitch);
     let dwell = DwellTime::from_nanoseconds(10_000).unwrap();
@@ -65,7 +65,7 @@ pub(super) fn plan() -> Plan {
     plan
 }
 
-pub(super) fn column() -> ColumnState {
+pub(crate) fn column() -> ColumnState {
     ColumnState {
         probe_current: Some(Current::from_picoamperes(10.0).unwrap()),
         probe_current_source: "stated".into(),
@@ -73,7 +73,7 @@ pub(super) fn column() -> ColumnState {
     }
 }
 
-pub(super) fn prepare(plan: &Plan) -> Result<Prepared, domain::Invalid> {
+pub(crate) fn prepare(plan: &Plan) -> Result<Prepared, domain::Invalid> {
     let id = AcquisitionId::new(Duration::from_secs(1), 0);
     Prepared::new(
         id,

@@ -1,0 +1,252 @@
+//! The threads around the machine, with a controller that exposes everything at once.
+
+use crate::core::tests::rig::{capabilities, column, plan};
+use crate::{Config, EndReason, Error, Handle, Join, State, Tail, replay, start};
+use crossbeam::channel::{Receiver, RecvTimeoutError, Sender, bounded};
+use domain::{MonotonicClock, PerPosition, Plan, PositionBatch, SampleFlags, Signal};
+use hal::{Arm, Arming, Capabilities, Event, RawBlock, Receive, ScanController, Transmit, TripId};
+use std::path::Path;
+use std::sync::Arc;
+use std::time::Duration;
+
+/// Longest wait for anything: only a hang reaches it.
+const HANG: Duration = Duration::from_secs(30);
+
+struct Instant {
+    capabilities: Capabilities,
+    /// Samples of the position of this index are shifted by one: a slip.
+    slips_at: Option<u64>,
+}
+
+struct Out {
+    events: Sender<Event>,
+    arming: u32,
+    t_ns: u64,
+    slips_at: Option<u64>,
+}
+
+struct In(Receiver<Event>);
+
+impl ScanController for Instant {
+    fn capabilities(&self) -> &Capabilities {
+        &self.capabilities
+    }
+
+    fn split(self: Box<Self>) -> (Box<dyn Transmit>, Box<dyn Receive>) {
+        let (events, arrived) = bounded(1 << 16);
+        let out = Out {
+            events,
+            arming: 0,
+            t_ns: 0,
+            slips_at: self.slips_at,
+        };
+        (Box::new(out), Box::new(In(arrived)))
+    }
+}
+
+impl Out {
+    fn tell(&self, event: Event) -> Result<(), hal::Error> {
+        // A receiver that is gone is the end of the test.
+        let _ = self.events.send(event);
+        Ok(())
+    }
+
+    const fn arming(&self) -> Arming {
+        Arming {
+            session: 1,
+            counter: self.arming,
+        }
+    }
+}
+
+impl Transmit for Out {
+    fn arm(&mut self, _: &Arm) -> Result<(), hal::Error> {
+        self.arming += 1;
+        self.t_ns = 0;
+        self.tell(Event::Armed(self.arming()))
+    }
+
+    fn submit(&mut self, batch: &PositionBatch) -> Result<(), hal::Error> {
+        let n = batch.len() as u64;
+        let slipped = self
+            .slips_at
+            .is_some_and(|at| (batch.first_position..batch.first_position + n).contains(&at));
+        let block = RawBlock {
+            arming: self.arming(),
+            first_position: batch.first_position + u64::from(slipped),
+            n_positions: n as u32,
+            t0_ns: self.t_ns,
+            unblanked_outside_ns: 0,
+            flags: PerPosition::Uniform(SampleFlags::default()),
+            signals: vec![Signal::Scalar(
+                batch.row.iter().map(|r| 10.0 + r.sin()).collect(),
+            )],
+        };
+        self.t_ns += batch.dwell_ns.iter().map(|&d| u64::from(d)).sum::<u64>();
+        self.tell(Event::Samples(block))
+    }
+
+    fn heartbeat(&mut self) -> Result<(), hal::Error> {
+        Ok(())
+    }
+
+    fn blank(&mut self) -> Result<(), hal::Error> {
+        self.tell(Event::Blanked)
+    }
+
+    fn barrier(&mut self, id: u64) -> Result<(), hal::Error> {
+        self.tell(Event::BarrierReached(id))
+    }
+
+    fn clear_trip(&mut self, _: TripId) -> Result<(), hal::Error> {
+        self.tell(Event::TripCleared)
+    }
+
+    fn disarm(&mut self) -> Result<(), hal::Error> {
+        self.tell(Event::Blanked)
+    }
+
+    fn poll(&mut self) -> Result<(), hal::Error> {
+        Ok(())
+    }
+}
+
+impl Receive for In {
+    fn receive(&mut self, timeout: Duration, events: &mut Vec<Event>) -> Result<(), hal::Error> {
+        match self.0.recv_timeout(timeout) {
+            Ok(event) => events.push(event),
+            Err(RecvTimeoutError::Timeout | RecvTimeoutError::Disconnected) => {}
+        }
+        Ok(())
+    }
+}
+
+fn engine(directory: Option<&Path>, slips_at: Option<u64>) -> (Handle, Join) {
+    let controller = Instant {
+        capabilities: capabilities(),
+        slips_at,
+    };
+    let config = Config {
+        directory: directory.map(Path::to_owned),
+        ..Config::default()
+    };
+    start(
+        config,
+        Box::new(controller),
+        column(),
+        Arc::new(MonotonicClock::new()),
+    )
+    .unwrap()
+}
+
+fn kriging() -> Plan {
+    Plan {
+        estimator: domain::Estimator::Kriging,
+        ..plan()
+    }
+}
+
+fn follow(engine: &Handle, id: &str) -> Arc<crate::Acquisition> {
+    let mut version = 0;
+    loop {
+        let status = engine
+            .status_slot()
+            .wait(version, HANG)
+            .expect("the engine is alive");
+        version = status.version;
+        let run = status.value.acquisition(id).unwrap();
+        if run.state.is_final() {
+            return run.clone();
+        }
+    }
+}
+
+#[test]
+fn a_run_on_threads_is_recorded_and_replays_bit_for_bit() {
+    let directory = tempfile::tempdir().unwrap();
+    let (engine, join) = engine(Some(directory.path()), None);
+    let (id, prediction) = engine.create(&kriging()).unwrap();
+    assert_eq!(prediction.n_positions, Some(1024));
+    engine.start(&id).unwrap();
+    let run = follow(&engine, id.as_str());
+    assert_eq!(
+        (run.state, run.end.clone(), run.n_sampled),
+        (State::Finished, Some(EndReason::Complete), 1024)
+    );
+    let estimate = engine.estimates(id.as_str()).unwrap().latest().unwrap();
+    assert_eq!(estimate.value.n_positions, 1024);
+    let Tail::Blocks(blocks) = engine.blocks(id.as_str(), 0, usize::MAX).unwrap() else {
+        panic!("all blocks are in memory");
+    };
+    assert_eq!(blocks.iter().map(|b| b.len()).sum::<usize>(), 1024);
+    let path = run.path.clone().unwrap();
+    engine.shutdown().unwrap();
+    assert!(join.wait().is_empty());
+    let report = replay::replay(&path).unwrap();
+    assert!(report.is_exact() && report.is_finished, "{report:#?}");
+    assert_eq!(report.n_blocks, blocks.len() as u64);
+    assert!(report.n_decisions > 0 && report.digests.len() == 1);
+}
+
+#[test]
+fn a_slip_ends_a_live_run() {
+    let (engine, join) = engine(None, Some(600));
+    let (id, _) = engine.create(&kriging()).unwrap();
+    engine.start(&id).unwrap();
+    let run = follow(&engine, id.as_str());
+    assert!(
+        matches!(run.end, Some(EndReason::Slip { .. })),
+        "{:?}",
+        run.end
+    );
+    assert_eq!((run.state, run.n_in_flight), (State::Aborted, 0));
+    engine.shutdown().unwrap();
+    assert!(join.wait().is_empty());
+}
+
+#[test]
+fn after_the_end_every_command_is_refused() {
+    let (engine, join) = engine(None, None);
+    engine.shutdown().unwrap();
+    assert!(join.wait().is_empty());
+    assert!(matches!(engine.create(&kriging()), Err(Error::Ended)));
+}
+
+#[test]
+fn bad_plans_are_refused_by_name_before_anything_happens() {
+    let directory = tempfile::tempdir().unwrap();
+    let (engine, _join) = engine(Some(directory.path()), None);
+    let refused = |change: fn(&mut Plan)| {
+        let mut plan = kriging();
+        change(&mut plan);
+        match engine.create(&plan) {
+            Err(Error::Invalid(invalid)) => invalid.field.into_owned(),
+            other => panic!("{other:?}"),
+        }
+    };
+    assert_eq!(refused(|p| p.field.centre = [1e6, 0.0]), "field.centre_nm");
+    assert_eq!(
+        refused(|p| p.detectors = vec![domain::DetectorName::new("nope").unwrap()]),
+        "detectors"
+    );
+    let short = |p: &mut Plan| {
+        p.exposure = domain::Exposure::Dwell(domain::DwellTime::from_nanoseconds(19).unwrap());
+    };
+    assert_eq!(refused(short), "exposure.dwell_ns");
+    let huge = |p: &mut Plan| {
+        p.field.grid = domain::Grid::new(16384, 9000).unwrap();
+        p.field.pitch = domain::Pitch::Nanometres(domain::Nanometres::new(0.01).unwrap());
+    };
+    assert_eq!(refused(huge), "field.grid");
+    let entries: Vec<_> = std::fs::read_dir(directory.path())
+        .unwrap()
+        .flatten()
+        .map(|e| e.path())
+        .collect();
+    assert!(
+        entries
+            .iter()
+            .all(|p| p.extension().is_none_or(|e| e != "zspy")),
+        "{entries:?}"
+    );
+}
