@@ -11,7 +11,7 @@ use tokio_stream::wrappers::ReceiverStream;
 /// The right to move the beam, renewed by a task for as long as this exists.
 ///
 /// [`Lease::release`] is the graceful end. A lease that is dropped is no longer renewed: within its time to live
-/// the service blanks the beam and ends what is not detached.
+/// the service blanks the beam and trips what is not detached.
 #[derive(Debug)]
 pub struct Lease {
     client: Client,
@@ -141,7 +141,7 @@ impl Lease {
         }
     }
 
-    /// Gives it back: blanks, ends what is not detached, frees it.
+    /// Gives it back: blanks, trips what is not detached (the next holder resumes or aborts it), frees it.
     pub async fn release(self) -> Result<(), Error> {
         self.task.abort();
         let client = self.client.clone();
