@@ -1,1 +1,39 @@
 //! The service: configuration, gRPC, metrics, lifecycle.
+//!
+//! [`serve`] opens the controller (its first bytes are Blank), starts the engine, and answers the API on a
+//! loopback port and a unix socket: gRPC, gRPC-Web, health, reflection and `/metrics` on each. It runs in the
+//! process of its caller, on the caller's tokio runtime, until its [`Shutdown`] is pulled; then acquisitions end
+//! in order, the beam is blanked, files are finished.
+//!
+//! Nothing here moves the beam by itself: every call becomes a command of the engine, or a question to its
+//! snapshots. No call of a client is ever awaited by the engine.
+
+mod access;
+mod archive;
+mod calibrations;
+mod columns;
+mod config;
+mod control;
+mod convert;
+mod error;
+mod follow;
+mod http;
+mod lease;
+mod lifecycle;
+mod maps;
+mod metrics;
+mod notify;
+mod offers;
+mod painter;
+mod picture;
+mod refuse;
+mod service;
+mod shared;
+mod table;
+
+pub use config::{
+    CalibrationPart, ColumnPart, Config, ControllerPart, DetectorPart, EnginePart, FieldPart,
+    LimitsPart, ServicePart, StorePart, WiringPart,
+};
+pub use error::Error;
+pub use lifecycle::{Running, Shutdown, serve};

@@ -1,0 +1,216 @@
+//! Acquisitions of earlier sessions, read from the data directory.
+
+use crate::convert::{axes, shown_plan, timestamp};
+use domain::Invalid;
+use proto::{ACQUISITIONS, name_of_id, v1};
+use std::path::{Path, PathBuf};
+use std::time::Duration;
+use store::{Finish, FinishReason, Header, JournalReader, Record};
+
+/// Suffix of data sets.
+const SUFFIX: &str = ".zspy";
+
+/// The data directory.
+#[derive(Debug, Clone)]
+pub(crate) struct Archive {
+    directory: PathBuf,
+}
+
+impl Archive {
+    pub(crate) fn new(directory: &Path) -> Self {
+        Self {
+            directory: directory.to_owned(),
+        }
+    }
+
+    /// Where the data set of `id` is or will be.
+    pub(crate) fn data_set(&self, id: &str) -> PathBuf {
+        self.directory.join(format!("{id}{SUFFIX}"))
+    }
+
+    /// Where the journal of `id` is or will be.
+    pub(crate) fn journal(&self, id: &str) -> PathBuf {
+        self.data_set(id).join("journal")
+    }
+
+    /// Ids of all data sets that have a journal; ids begin with the date, so the newest come first.
+    pub(crate) fn ids(&self) -> std::io::Result<Vec<String>> {
+        let mut ids = Vec::new();
+        for entry in std::fs::read_dir(&self.directory)? {
+            let name = entry?.file_name();
+            let id = name.to_str().and_then(|name| name.strip_suffix(SUFFIX));
+            if let Some(id) = id.filter(|id| self.journal(id).exists()) {
+                ids.push(id.to_owned());
+            }
+        }
+        ids.sort_unstable_by(|a, b| b.cmp(a));
+        Ok(ids)
+    }
+
+    /// What was asked for.
+    pub(crate) fn header(&self, id: &str) -> Result<Header, store::Error> {
+        Ok(JournalReader::open(&self.journal(id))?.header().clone())
+    }
+
+    /// The acquisition as its journal tells it. `whole`: with its end, for which the journal is read to its end.
+    pub(crate) fn acquisition(
+        &self,
+        id: &str,
+        whole: bool,
+    ) -> Result<v1::Acquisition, store::Error> {
+        let mut reader = JournalReader::open(&self.journal(id))?;
+        let header = reader.header().clone();
+        let mut finish = None;
+        if whole {
+            while let Some(record) = reader.next_record()? {
+                if let Record::Finish { finish: end, .. } = record {
+                    finish = Some(end);
+                }
+            }
+        }
+        let path = self.data_set(id);
+        let is_complete = path.join("Experiments").exists();
+        let state = match &finish {
+            Some(finish) => state_of(finish),
+            None if is_complete && !whole => v1::AcquisitionState::Finished,
+            None => v1::AcquisitionState::Interrupted,
+        };
+        Ok(v1::Acquisition {
+            name: name_of_id(ACQUISITIONS, id),
+            state: state as i32,
+            plan: Some(shown_plan(&header.plan)),
+            progress: finish.as_ref().map(progress_of),
+            dose: finish.as_ref().map(|f| dose_of(f, &header)),
+            result: finish.as_ref().map(|f| result_of(f, &path)),
+            create_time: Some(timestamp(Duration::from_nanos(header.created_ns))),
+            principal: header.identity.clone(),
+            axes: axes(&header.plan),
+            field: Some(proto::proto_from_field(&header.plan.field)),
+            ..Default::default()
+        })
+    }
+}
+
+/// Bytes of a data set on disk, its files added; what cannot be read counts nothing.
+pub(crate) fn size_of(path: &Path) -> u64 {
+    let Ok(entries) = std::fs::read_dir(path) else {
+        return std::fs::metadata(path).map_or(0, |m| m.len());
+    };
+    let size = |entry: std::fs::DirEntry| match entry.metadata() {
+        Ok(m) if m.is_dir() => size_of(&entry.path()),
+        Ok(m) => m.len(),
+        Err(_) => 0,
+    };
+    entries.flatten().map(size).sum()
+}
+
+/// A page of at most `size` of `all`, beginning after the item named by `token`; and the token of the next page.
+pub(crate) fn page(
+    all: Vec<String>,
+    size: u32,
+    token: &str,
+) -> Result<(Vec<String>, String), Invalid> {
+    let size = match size {
+        0 => 100,
+        1..=1000 => size as usize,
+        _ => return Err(Invalid::new("page_size", size, "1 to 1000, or 0")),
+    };
+    let start = if token.is_empty() {
+        0
+    } else {
+        let at = all.iter().position(|id| id == token);
+        let allowed = "a token of the previous answer";
+        at.ok_or_else(|| Invalid::new("page_token", format!("{token:.64?}"), allowed))? + 1
+    };
+    let rest = all.len().saturating_sub(start);
+    let page: Vec<String> = all.into_iter().skip(start).take(size).collect();
+    let next = match page.last() {
+        Some(last) if rest > size => last.clone(),
+        _ => String::new(),
+    };
+    Ok((page, next))
+}
+
+fn state_of(finish: &Finish) -> v1::AcquisitionState {
+    match finish.reason {
+        FinishReason::Completed | FinishReason::Stopped(_) => v1::AcquisitionState::Finished,
+        FinishReason::Aborted(_) | FinishReason::Tripped(_) => v1::AcquisitionState::Aborted,
+        FinishReason::Failed(_) => v1::AcquisitionState::Failed,
+    }
+}
+
+fn progress_of(finish: &Finish) -> v1::Progress {
+    v1::Progress {
+        n_submitted: finish.n_samples + finish.n_gaps,
+        n_sampled: finish.n_samples,
+        n_gaps: finish.n_gaps,
+        scan_time_ns: finish.scan_ns,
+        done: if finish.reason == FinishReason::Completed {
+            1.0
+        } else {
+            0.0
+        },
+        ..Default::default()
+    }
+}
+
+fn dose_of(finish: &Finish, header: &Header) -> v1::DoseTotals {
+    let incident = finish.totals.incident();
+    let known = header.column.probe_current.is_some();
+    v1::DoseTotals {
+        committed_electrons: finish.totals.committed,
+        dwell_electrons: finish.totals.dwell,
+        outside_electrons: finish.totals.outside,
+        released_electrons: finish.totals.released,
+        mean_dose_e_per_a2: header
+            .plan
+            .field
+            .area_a2()
+            .filter(|_| known)
+            .map(|a| incident / a),
+        current_known: known,
+        ..Default::default()
+    }
+}
+
+fn result_of(finish: &Finish, path: &Path) -> v1::Result {
+    use v1::EndReason as R;
+    let (reason, text) = match &finish.reason {
+        FinishReason::Completed => (R::Complete, "every planned position was exposed".to_owned()),
+        FinishReason::Stopped(rule) => (R::StopRule, format!("{rule} was reached")),
+        FinishReason::Aborted(why) => (R::Aborted, format!("aborted: {why}")),
+        FinishReason::Tripped(cause) => (R::Hazard, format!("the controller tripped: {cause}")),
+        FinishReason::Failed(cause) => (R::Internal, cause.clone()),
+    };
+    v1::Result {
+        reason: reason as i32,
+        text,
+        dataset_path: path.display().to_string(),
+        dataset_bytes: size_of(path),
+        ..Default::default()
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn pages_follow_each_other_without_a_hole_or_a_double() {
+        let all: Vec<String> = (0..7).map(|i| format!("a{i}")).collect();
+        let mut seen = Vec::new();
+        let mut token = String::new();
+        loop {
+            let (items, next) = page(all.clone(), 3, &token).unwrap();
+            seen.extend(items);
+            if next.is_empty() {
+                break;
+            }
+            token = next;
+        }
+        assert_eq!(seen, all);
+        assert_eq!(page(all.clone(), 7, "").unwrap().1, "");
+        assert_eq!(page(all.clone(), 1001, "").unwrap_err().field, "page_size");
+        assert_eq!(page(all, 1, "b").unwrap_err().field, "page_token");
+    }
+}

@@ -1,0 +1,126 @@
+//! One router for everything on a port: gRPC and gRPC-Web, health, reflection, metrics.
+
+use crate::access::{self, Peer};
+use crate::error::Error;
+use crate::maps::MapsTable;
+use crate::metrics;
+use crate::service::{Acquisitions, Controls, Instruments, Monitors, Previews, Samples, Steerings};
+use crate::shared::Shared;
+use axum::Router;
+use axum::extract::{Request, State};
+use axum::http::header::CONTENT_TYPE;
+use axum::middleware::{Next, from_fn_with_state};
+use axum::response::{IntoResponse as _, Response};
+use axum::routing::get;
+use proto::v1::acquisition_service_server::AcquisitionServiceServer;
+use proto::v1::control_service_server::ControlServiceServer;
+use proto::v1::instrument_service_server::InstrumentServiceServer;
+use proto::v1::monitor_service_server::MonitorServiceServer;
+use proto::v1::preview_service_server::PreviewServiceServer;
+use proto::v1::sample_service_server::SampleServiceServer;
+use proto::v1::steering_service_server::SteeringServiceServer;
+use std::sync::Arc;
+use tonic::service::Routes;
+use tonic_web::GrpcWebLayer;
+
+/// Largest answer, bytes: a read-out that is larger than a chunk comes alone.
+const ANSWER_BYTES: usize = 64 << 20;
+
+/// Everything that is served on a port.
+pub(crate) fn router(shared: &Arc<Shared>) -> Result<Router, Error> {
+    let request_bytes = shared.config.limits.max_request_kib as usize * 1024;
+    let maps = Arc::new(MapsTable::default());
+    let (health, health_service) = tonic_health::server::health_reporter();
+    drop(health);
+    macro_rules! server {
+        ($server:ident, $service:expr) => {
+            $server::new($service)
+                .max_decoding_message_size(request_bytes)
+                .max_encoding_message_size(ANSWER_BYTES)
+        };
+    }
+    let previews = Previews {
+        shared: shared.clone(),
+        maps: maps.clone(),
+    };
+    let monitors = Monitors {
+        shared: shared.clone(),
+        maps,
+    };
+    let grpc = Routes::new(server!(
+        InstrumentServiceServer,
+        Instruments(shared.clone())
+    ))
+    .add_service(server!(ControlServiceServer, Controls(shared.clone())))
+    .add_service(server!(
+        AcquisitionServiceServer,
+        Acquisitions(shared.clone())
+    ))
+    .add_service(server!(SampleServiceServer, Samples(shared.clone())))
+    .add_service(server!(PreviewServiceServer, previews))
+    .add_service(server!(SteeringServiceServer, Steerings(shared.clone())))
+    .add_service(server!(MonitorServiceServer, monitors))
+    .add_service(health_service)
+    .add_service(reflection()?)
+    .add_service(reflection_alpha()?);
+    let calls = grpc
+        .into_axum_router()
+        .layer(from_fn_with_state(shared.clone(), admit))
+        .layer(GrpcWebLayer::new());
+    Ok(calls.merge(
+        Router::new()
+            .route("/metrics", get(serve_metrics))
+            .with_state(shared.clone()),
+    ))
+}
+
+/// Lets a call through where the role of its caller allows it.
+async fn admit(State(shared): State<Arc<Shared>>, request: Request, next: Next) -> Response {
+    shared.metrics.called();
+    let peer = request.extensions().get::<Peer>().cloned();
+    let peer = peer.unwrap_or(Peer::Unix { uid: None });
+    match access::check(request.uri().path(), &peer) {
+        Ok(()) => next.run(request).await,
+        Err(refusal) => {
+            shared.metrics.refused();
+            tonic::Status::from(refusal).into_http()
+        }
+    }
+}
+
+async fn serve_metrics(State(shared): State<Arc<Shared>>) -> Response {
+    let kind = "application/openmetrics-text; version=1.0.0; charset=utf-8";
+    ([(CONTENT_TYPE, kind)], metrics::text(&shared)).into_response()
+}
+
+fn reflection() -> Result<
+    tonic_reflection::server::v1::ServerReflectionServer<
+        impl tonic_reflection::server::v1::ServerReflection,
+    >,
+    Error,
+> {
+    tonic_reflection::server::Builder::configure()
+        .register_encoded_file_descriptor_set(proto::FILE_DESCRIPTOR_SET)
+        .register_encoded_file_descriptor_set(tonic_health::pb::FILE_DESCRIPTOR_SET)
+        .build_v1()
+        .map_err(|e| Error::Start {
+            what: "reflection",
+            source: std::io::Error::other(e),
+        })
+}
+
+fn reflection_alpha() -> Result<
+    tonic_reflection::server::v1alpha::ServerReflectionServer<
+        impl tonic_reflection::server::v1alpha::ServerReflection,
+    >,
+    Error,
+> {
+    tonic_reflection::server::Builder::configure()
+        .register_encoded_file_descriptor_set(proto::FILE_DESCRIPTOR_SET)
+        .register_encoded_file_descriptor_set(tonic_health::pb::FILE_DESCRIPTOR_SET)
+        .build_v1alpha()
+        .map_err(|e| Error::Start {
+            what: "reflection",
+            source: std::io::Error::other(e),
+        })
+}

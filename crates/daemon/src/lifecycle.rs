@@ -1,0 +1,461 @@
+//! Start and stop of a service.
+//!
+//! Start: lock the device, open the controller (its first bytes are Blank), start the engine, listen. Stop, in
+//! order: no new calls, streams end, the engine ends what runs, blanks and finishes files, then the threads end.
+
+use crate::access::Peer;
+use crate::archive::Archive;
+use crate::config::Config;
+use crate::control::Control;
+use crate::error::Error;
+use crate::http::router;
+use crate::metrics::Metrics;
+use crate::notify::tell_manager;
+use crate::shared::{Shared, random_u128};
+use crate::table::{Requests, Uploads};
+use axum::Router;
+use domain::{
+    Clock, ColumnState, Current, DetectorName, Grid, MonotonicClock, Nanometres, Pitch, ScanField,
+};
+use engine::{Grant, LeaseEpoch};
+use hal::{ManualColumn, Setup};
+use hyper_util::rt::{TokioExecutor, TokioIo, TokioTimer};
+use hyper_util::server::conn::auto::Builder;
+use hyper_util::service::TowerToHyperService;
+use std::fs::File;
+use std::net::SocketAddr;
+use std::path::{Path, PathBuf};
+use std::sync::{Arc, Mutex};
+use std::time::Duration;
+use tokio::io::{AsyncRead, AsyncWrite};
+use tokio::net::{TcpListener, UnixListener};
+use tokio::sync::{Semaphore, watch};
+use tokio::task::JoinHandle;
+use tower::ServiceExt as _;
+
+/// Connections open at once on TCP; the unix socket has as many of its own, so that the machine's own user gets in.
+const MAX_CONNECTIONS: usize = 256;
+/// A connection whose peer does not answer for so long is closed.
+const KEEP_ALIVE: Duration = Duration::from_secs(1);
+
+/// Ends a service when pulled. Clones pull the same one.
+#[derive(Debug, Clone)]
+pub struct Shutdown(watch::Sender<bool>);
+
+impl Default for Shutdown {
+    fn default() -> Self {
+        Self::new()
+    }
+}
+
+impl Shutdown {
+    /// One that has not been pulled.
+    #[must_use]
+    pub fn new() -> Self {
+        Self(watch::Sender::new(false))
+    }
+
+    /// Ends the service in order.
+    pub fn pull(&self) {
+        self.0.send_replace(true);
+    }
+}
+
+/// A service that answers.
+#[derive(Debug)]
+pub struct Running {
+    /// Where it answers: `http://ADDRESS:PORT`, `unix:PATH`.
+    pub addresses: Vec<String>,
+    ended: JoinHandle<bool>,
+}
+
+impl Running {
+    /// Waits until the service has ended: the beam blanked, files finished, threads gone. False if a part of it failed.
+    pub async fn ended(self) -> bool {
+        self.ended.await.unwrap_or(false)
+    }
+}
+
+/// Starts a service on the caller's runtime; returns when it answers.
+pub async fn serve(config: Config, shutdown: Shutdown) -> Result<Running, Error> {
+    config.check()?;
+    let clock: Arc<dyn Clock> = Arc::new(MonotonicClock::new());
+    let opened = tokio::task::spawn_blocking({
+        let (config, clock) = (config.clone(), clock.clone());
+        move || open(&config, clock)
+    });
+    let opened = opened.await.map_err(|e| Error::Start {
+        what: "the instrument",
+        source: std::io::Error::other(e),
+    })??;
+    let listeners = match listen(&config).await {
+        Ok(listeners) => listeners,
+        Err(error) => {
+            stop_engine(opened.engine, opened.join).await;
+            return Err(error);
+        }
+    };
+    let shared = share(config, clock, &opened, &shutdown)?;
+    let router = router(&shared)?;
+    let keeper = tokio::spawn(shared.control.clone().keep());
+    let mut tasks: Vec<JoinHandle<()>> = vec![keeper];
+    let mut addresses = Vec::new();
+    if let Some((listener, address)) = listeners.tcp {
+        addresses.push(format!("http://{address}"));
+        tasks.push(tokio::spawn(accept_tcp(
+            listener,
+            router.clone(),
+            shared.clone(),
+        )));
+    }
+    let socket = listeners.unix.map(|(listener, path)| {
+        addresses.push(format!("unix:{}", path.display()));
+        tasks.push(tokio::spawn(accept_unix(listener, router, shared.clone())));
+        path
+    });
+    tasks.push(tokio::spawn(pet(shared.clone())));
+    tell_manager("READY=1");
+    let ended = tokio::spawn(end(shared, opened, tasks, socket));
+    Ok(Running { addresses, ended })
+}
+
+/// Waits for the shutdown, then stops in order.
+async fn end(
+    shared: Arc<Shared>,
+    opened: Opened,
+    tasks: Vec<JoinHandle<()>>,
+    socket: Option<PathBuf>,
+) -> bool {
+    shared.stopped().await;
+    tell_manager("STOPPING=1");
+    for task in tasks {
+        task.abort();
+    }
+    if let Some(path) = socket {
+        // The next service makes its own; a stale one only refuses connections.
+        let _ = std::fs::remove_file(path);
+    }
+    drop(shared);
+    let Opened {
+        engine, join, lock, ..
+    } = opened;
+    let is_well = stop_engine(engine, join).await;
+    drop(lock);
+    is_well
+}
+
+async fn stop_engine(engine: engine::Handle, join: engine::Join) -> bool {
+    let stopped = tokio::task::spawn_blocking(move || {
+        if let Err(error) = engine.shutdown() {
+            tracing::error!(%error, "the engine did not stop by request");
+        }
+        drop(engine);
+        let failed = join.wait();
+        if !failed.is_empty() {
+            tracing::error!(?failed, "parts of the engine failed");
+        }
+        failed.is_empty()
+    });
+    stopped.await.unwrap_or(false)
+}
+
+/// What stands behind a service.
+struct Opened {
+    engine: engine::Handle,
+    join: engine::Join,
+    column: ManualColumn,
+    default_field: ScanField,
+    calibrations: store::CalibrationStore,
+    lock: Option<File>,
+}
+
+fn open(config: &Config, clock: Arc<dyn Clock>) -> Result<Opened, Error> {
+    store::check_writable(&config.store.directory)?;
+    let lock = lock_device(&config.controller.uri)?;
+    let calibrations = store::CalibrationStore::open(&config.store.directory.join("calibrations"))?;
+    let (column, specimen) = state_of_simulation(config)?;
+    let default_field = config.field.scan_field(specimen.as_ref())?;
+    let part = &config.controller;
+    let ms = |ms: u32| Duration::from_millis(ms.into());
+    let setup = Setup {
+        electrical: config.electrical()?,
+        calibrations: config.field_calibrations()?,
+        detectors: config.detector_setups()?,
+        open_timeout: ms(part.open_timeout_ms),
+        silence_max: ms(part.silence_max_ms),
+        status_period: ms(part.status_period_ms),
+        ..Setup::new(clock.clone())
+    };
+    let mut registry = hal::Registry::with_links();
+    sim::register(&mut registry);
+    let controller = registry.open(&part.uri, &setup)?;
+    let driver = ManualColumn::new(column.clone())?;
+    let (engine, join) = engine::start(config.engine_config()?, controller, column, clock)?;
+    // Until somebody holds the lease, nobody commands.
+    engine.set_grant(Grant::Nobody {
+        after: LeaseEpoch(0),
+    })?;
+    Ok(Opened {
+        engine,
+        join,
+        column: driver,
+        default_field,
+        calibrations,
+        lock,
+    })
+}
+
+/// The column as configured; the simulated probe's current where none is stated. And the field of its specimen.
+fn state_of_simulation(config: &Config) -> Result<(ColumnState, Option<ScanField>), Error> {
+    let mut column = config.column_state()?;
+    let Some(scene) = config.scene()? else {
+        return Ok((column, None));
+    };
+    let (instrument, specimen) = scene.open()?;
+    if column.probe_current.is_none() {
+        column.probe_current = Some(Current::from_picoamperes(instrument.probe.current_pa)?);
+        column.probe_current_source = "simulated probe".to_owned();
+    }
+    let Some(image) = specimen.image() else {
+        return Ok((column, None));
+    };
+    let pitch = match image.pixel_nm {
+        Some(nm) => Pitch::Nanometres(Nanometres::new(nm)?),
+        None => Pitch::Unknown,
+    };
+    let field = ScanField::centred(Grid::new(image.n_rows, image.n_cols)?, pitch);
+    Ok((column, Some(field)))
+}
+
+/// Holds the controller for this process: a lock on a file named after its URI. Simulations are never shared.
+fn lock_device(uri: &str) -> Result<Option<File>, Error> {
+    if uri.starts_with("sim:") {
+        return Ok(None);
+    }
+    let bare = uri.split('?').next().unwrap_or(uri);
+    let name: String = bare
+        .chars()
+        .map(|c| if c.is_ascii_alphanumeric() { c } else { '_' })
+        .collect();
+    let path = std::env::temp_dir().join(format!("beamwright-{name}.lock"));
+    let file = File::create(&path).map_err(|source| Error::File {
+        path: path.clone(),
+        source,
+    })?;
+    match rustix::fs::flock(&file, rustix::fs::FlockOperation::NonBlockingLockExclusive) {
+        Ok(()) => Ok(Some(file)),
+        Err(_) => Err(Error::DeviceTaken {
+            uri: uri.to_owned(),
+        }),
+    }
+}
+
+fn share(
+    config: Config,
+    clock: Arc<dyn Clock>,
+    opened: &Opened,
+    shutdown: &Shutdown,
+) -> Result<Arc<Shared>, Error> {
+    let engine = opened.engine.clone();
+    // Above every epoch of an earlier run: those began at an earlier second, with one grant a second at most.
+    let epoch = clock.wall().as_secs();
+    let detectors = &engine.capabilities().detectors;
+    let named = config
+        .field
+        .detectors
+        .iter()
+        .map(|name| DetectorName::new(name));
+    let mut default_detectors = named.collect::<Result<Vec<_>, _>>()?;
+    if default_detectors.is_empty() {
+        default_detectors = detectors.iter().take(1).map(|d| d.name.clone()).collect();
+    }
+    for name in &default_detectors {
+        if !detectors.iter().any(|d| d.name == *name) {
+            let known: Vec<&str> = detectors.iter().map(|d| d.name.as_str()).collect();
+            return Err(domain::Invalid::new("field.detectors", name, known.join(", ")).into());
+        }
+    }
+    let server_id = server_id(&config.store.directory)?;
+    Ok(Arc::new(Shared {
+        control: Arc::new(Control::new(engine.clone(), epoch)),
+        column: Mutex::new(Box::new(opened.column.clone())),
+        calibrations: opened.calibrations.clone(),
+        archive: Archive::new(&config.store.directory),
+        uploads: Mutex::new(Uploads::default()),
+        requests: Mutex::new(Requests::default()),
+        origins: Mutex::default(),
+        default_field: opened.default_field,
+        default_detectors,
+        server_id,
+        started: engine.now(),
+        streams: Arc::new(Semaphore::new(config.limits.max_streams as usize)),
+        stopping: shutdown.0.subscribe(),
+        metrics: Metrics::default(),
+        engine,
+        clock,
+        config,
+    }))
+}
+
+/// Identity of this installation, drawn once and kept beside the data.
+fn server_id(directory: &Path) -> Result<String, Error> {
+    let path = directory.join("server-id");
+    let failed = |source| Error::File {
+        path: path.clone(),
+        source,
+    };
+    if let Ok(text) = std::fs::read_to_string(&path)
+        && text.trim().len() == 32
+    {
+        return Ok(text.trim().to_owned());
+    }
+    let id = format!("{:032x}", random_u128().map_err(failed)?);
+    std::fs::write(&path, format!("{id}\n")).map_err(failed)?;
+    Ok(id)
+}
+
+struct Listeners {
+    tcp: Option<(TcpListener, SocketAddr)>,
+    unix: Option<(UnixListener, PathBuf)>,
+}
+
+async fn listen(config: &Config) -> Result<Listeners, Error> {
+    let failed = |address: String| move |source| Error::Listen { address, source };
+    let tcp = match config.service.address()? {
+        Some(address) => {
+            let name = address.to_string();
+            let listener = TcpListener::bind(address)
+                .await
+                .map_err(failed(name.clone()))?;
+            let address = listener.local_addr().map_err(failed(name))?;
+            Some((listener, address))
+        }
+        None => None,
+    };
+    let path = &config.service.unix_socket;
+    let unix = if path.as_os_str().is_empty() {
+        None
+    } else {
+        let name = path.display().to_string();
+        Some((bind_unix(path).map_err(failed(name))?, path.clone()))
+    };
+    Ok(Listeners { tcp, unix })
+}
+
+/// Binds a unix socket; one that nobody answers on any more is replaced, one that answers is not.
+fn bind_unix(path: &Path) -> std::io::Result<UnixListener> {
+    use std::os::unix::fs::{FileTypeExt as _, PermissionsExt as _};
+    let is_socket = std::fs::metadata(path).is_ok_and(|m| m.file_type().is_socket());
+    if is_socket && std::os::unix::net::UnixStream::connect(path).is_err() {
+        std::fs::remove_file(path)?;
+    }
+    let listener = UnixListener::bind(path)?;
+    std::fs::set_permissions(path, std::fs::Permissions::from_mode(0o660))?;
+    Ok(listener)
+}
+
+async fn accept_tcp(listener: TcpListener, router: Router, shared: Arc<Shared>) {
+    let room = Arc::new(Semaphore::new(MAX_CONNECTIONS));
+    loop {
+        let Ok(permit) = room.clone().acquire_owned().await else {
+            return;
+        };
+        match listener.accept().await {
+            Ok((stream, _)) => {
+                // A small packet is a whole answer here: it must not wait for the next one.
+                let _ = stream.set_nodelay(true);
+                shared.metrics.connected();
+                let serving = connection(stream, Peer::Loopback, router.clone(), shared.clone());
+                tokio::spawn(async move {
+                    serving.await;
+                    drop(permit);
+                });
+            }
+            Err(error) => refused_accept(&error).await,
+        }
+    }
+}
+
+async fn accept_unix(listener: UnixListener, router: Router, shared: Arc<Shared>) {
+    let room = Arc::new(Semaphore::new(MAX_CONNECTIONS));
+    loop {
+        let Ok(permit) = room.clone().acquire_owned().await else {
+            return;
+        };
+        match listener.accept().await {
+            Ok((stream, _)) => {
+                let uid = stream.peer_cred().ok().map(|credentials| credentials.uid());
+                shared.metrics.connected();
+                let serving =
+                    connection(stream, Peer::Unix { uid }, router.clone(), shared.clone());
+                tokio::spawn(async move {
+                    serving.await;
+                    drop(permit);
+                });
+            }
+            Err(error) => refused_accept(&error).await,
+        }
+    }
+}
+
+/// Too many open files, most likely: others may close some.
+async fn refused_accept(error: &std::io::Error) {
+    tracing::warn!(%error, "a connection was not accepted");
+    tokio::time::sleep(Duration::from_millis(50)).await;
+}
+
+/// Serves one connection: HTTP/1.1 and HTTP/2 without a preface of its own.
+async fn connection(
+    stream: impl AsyncRead + AsyncWrite + Unpin + Send + 'static,
+    peer: Peer,
+    router: Router,
+    shared: Arc<Shared>,
+) {
+    let service = tower::service_fn(move |mut request: http::Request<hyper::body::Incoming>| {
+        request.extensions_mut().insert(peer.clone());
+        router.clone().oneshot(request.map(axum::body::Body::new))
+    });
+    let mut builder = Builder::new(TokioExecutor::new());
+    builder
+        .http2()
+        .timer(TokioTimer::new())
+        .keep_alive_interval(KEEP_ALIVE)
+        .keep_alive_timeout(4 * KEEP_ALIVE)
+        .max_concurrent_streams(shared.config.limits.max_streams_per_connection)
+        .max_header_list_size(16 * 1024)
+        .initial_stream_window_size(1 << 20)
+        .initial_connection_window_size(4 << 20);
+    builder
+        .http1()
+        .timer(TokioTimer::new())
+        .max_buf_size(64 * 1024);
+    let serving = builder.serve_connection(TokioIo::new(stream), TowerToHyperService::new(service));
+    tokio::pin!(serving);
+    let ended = tokio::select! {
+        ended = &mut serving => ended,
+        () = shared.stopped() => {
+            // Streams end by themselves now; a connection that does not is left.
+            serving.as_mut().graceful_shutdown();
+            match tokio::time::timeout(Duration::from_secs(1), serving).await {
+                Ok(ended) => ended,
+                Err(_) => return,
+            }
+        }
+    };
+    if let Err(error) = ended {
+        tracing::debug!(%error, "a connection ended");
+    }
+}
+
+/// Tells the service manager that the engine still turns.
+async fn pet(shared: Arc<Shared>) {
+    let mut version = 0;
+    loop {
+        tokio::time::sleep(Duration::from_secs(1)).await;
+        let latest = shared.engine.status();
+        if let Some(latest) = latest.filter(|latest| latest.version != version) {
+            version = latest.version;
+            tell_manager("WATCHDOG=1");
+        }
+    }
+}

@@ -1,0 +1,217 @@
+//! The pictures of one acquisition for one client.
+
+use crate::maps::{Maps, MapsTable};
+use crate::notify::Wake;
+use crate::picture::Wishes;
+use crate::refuse::{invalid, of_engine, refuse};
+use crate::service::source_of;
+use crate::shared::Shared;
+use domain::{Estimate, Plan};
+use engine::{Latest, Slot};
+use proto::v1::{self, ErrorReason, Plane};
+use proto::{ACQUISITIONS, name_of_id};
+use std::sync::Arc;
+use std::time::Duration;
+use tonic::Status;
+
+/// Paints what a client wishes to see of one acquisition.
+pub(crate) struct Painter {
+    shared: Arc<Shared>,
+    id: String,
+    plan: Arc<Plan>,
+    wishes: Wishes,
+    estimates: Slot<Estimate>,
+    maps: Option<Arc<Maps>>,
+    /// Version of the estimate painted last.
+    painted: u64,
+}
+
+impl Painter {
+    /// For the acquisition of that id, of this session; refuses wishes that it cannot fulfil.
+    pub(crate) fn new(
+        shared: Arc<Shared>,
+        maps: &MapsTable,
+        id: &str,
+        options: &v1::PreviewOptions,
+    ) -> Result<Self, Status> {
+        let mut wishes = Wishes::of(options).map_err(invalid)?;
+        let acquisition = shared
+            .engine
+            .acquisition(id)
+            .map_err(|e| of_engine(e, ""))?;
+        let estimates = shared.engine.estimates(id).map_err(|e| of_engine(e, ""))?;
+        let plan = acquisition.plan.clone();
+        let known: Vec<&str> = plan
+            .detectors
+            .iter()
+            .map(domain::DetectorName::as_str)
+            .collect();
+        if wishes.detectors.is_empty() {
+            wishes.detectors = known.iter().take(1).map(|&name| name.to_owned()).collect();
+        }
+        for (i, name) in wishes.detectors.iter().enumerate() {
+            if !known.contains(&name.as_str()) {
+                let path = format!("options.detectors[{i}]");
+                let value = format!("{name:.64?}");
+                return Err(invalid(domain::Invalid::new(path, value, known.join(", "))));
+            }
+        }
+        let grid = plan.field.grid;
+        wishes.cut(grid, grid, 1).map_err(invalid)?;
+        let counted = wishes
+            .planes
+            .iter()
+            .any(|p| matches!(p, Plane::Visits | Plane::Dose));
+        let maps = if counted {
+            let found = maps.of(&source_of(&shared, id)?, grid);
+            let found = found.map_err(|e| refuse(ErrorReason::Overloaded, e.to_string()))?;
+            if found.is_none() {
+                let text = "visits and dose are counted for grids of up to 4096 × 4096 pixels";
+                return Err(refuse(ErrorReason::Unsupported, text));
+            }
+            found
+        } else {
+            None
+        };
+        Ok(Self {
+            shared,
+            id: id.to_owned(),
+            plan,
+            wishes,
+            estimates,
+            maps,
+            painted: 0,
+        })
+    }
+
+    /// Shortest time between two pictures.
+    pub(crate) fn period(&self) -> Duration {
+        Duration::from_secs_f64(1.0 / self.wishes.max_rate_hz)
+    }
+
+    /// Wakes when there is a new estimate.
+    pub(crate) fn wake(&self) -> Wake {
+        Wake::on(&self.estimates)
+    }
+
+    /// Whether the acquisition has ended, so that no newer estimate will come.
+    pub(crate) fn is_over(&self) -> bool {
+        let acquisition = self.shared.engine.acquisition(&self.id);
+        acquisition.is_ok_and(|a| a.state.is_final())
+    }
+
+    /// Waits, for at most some seconds, until visits and dose have been counted as far as samples are recorded.
+    pub(crate) fn wait_for_maps(&self) {
+        let acquisition = self.shared.engine.acquisition(&self.id);
+        if let (Some(maps), Ok(acquisition)) = (&self.maps, acquisition) {
+            maps.wait_for(acquisition.n_sampled, &*self.shared.clock);
+        }
+    }
+
+    /// The newest picture where it is newer than the one before, or final.
+    pub(crate) fn paint(&mut self, is_final: bool) -> Result<Option<v1::PreviewFrame>, Status> {
+        let Some(latest) = self.estimates.latest() else {
+            return Ok(None);
+        };
+        if latest.version == self.painted && !is_final {
+            return Ok(None);
+        }
+        let skipped = match self.painted {
+            0 => 0,
+            before => latest.version.saturating_sub(before + 1),
+        };
+        let frame = self.frame(&latest, skipped, is_final)?;
+        self.painted = latest.version;
+        Ok(Some(frame))
+    }
+
+    fn frame(
+        &self,
+        latest: &Latest<Estimate>,
+        skipped: u64,
+        is_final: bool,
+    ) -> Result<v1::PreviewFrame, Status> {
+        let estimate = &latest.value;
+        let age = self.shared.engine.now().saturating_sub(latest.at);
+        let grid = self.plan.field.grid;
+        let cut = self
+            .wishes
+            .cut(grid, estimate.grid, estimate.scale)
+            .map_err(invalid)?;
+        let mut planes = Vec::new();
+        for &plane in &self.wishes.planes {
+            self.add(plane, estimate, &mut planes)?;
+        }
+        Ok(v1::PreviewFrame {
+            acquisition: name_of_id(ACQUISITIONS, &self.id),
+            revision: estimate.revision,
+            n_positions: estimate.n_positions,
+            frame: 0,
+            age_us: u64::try_from(age.as_micros()).unwrap_or(u64::MAX),
+            skipped,
+            region: Some(proto::proto_from_rect(cut.region)),
+            scale: cut.scale,
+            planes,
+            r#final: is_final,
+            pitch_nm: match self.plan.field.pitch {
+                domain::Pitch::Nanometres(nm) => nm.nm() * f64::from(cut.scale),
+                domain::Pitch::Unknown => 0.0,
+            },
+        })
+    }
+
+    fn add(
+        &self,
+        plane: Plane,
+        estimate: &Estimate,
+        out: &mut Vec<v1::PreviewPlane>,
+    ) -> Result<(), Status> {
+        let grid = self.plan.field.grid;
+        let wishes = &self.wishes;
+        let cut = wishes
+            .cut(grid, estimate.grid, estimate.scale)
+            .map_err(invalid)?;
+        let whole = wishes.cut(grid, grid, 1).map_err(invalid)?;
+        match (plane, &self.maps) {
+            (Plane::Unspecified | Plane::Estimate | Plane::Uncertainty, _) => {
+                for name in &wishes.detectors {
+                    let found = estimate
+                        .detectors
+                        .iter()
+                        .find(|d| d.detector.as_str() == name);
+                    let Some(found) = found else {
+                        continue;
+                    };
+                    let values = match plane {
+                        Plane::Uncertainty => &found.uncertainty,
+                        _ => &found.mean,
+                    };
+                    let picture = cut.of(values, |v| v);
+                    let unit = "events per incident electron";
+                    out.push(wishes.encode(plane, name, unit, &cut, &picture));
+                }
+            }
+            (Plane::Gain, _) if !estimate.gain.is_empty() => {
+                let picture = cut.of(&estimate.gain, |v| v);
+                out.push(wishes.encode(plane, "", "relative", &cut, &picture));
+            }
+            (Plane::Visits, Some(maps)) => {
+                let picture = maps.read(|counts| whole.of(&counts.visits, f32::from));
+                out.push(wishes.encode(plane, "", "visits", &whole, &picture));
+            }
+            (Plane::Dose, Some(maps)) => {
+                let area = self.plan.field.pitch.pixel_area_a2();
+                let scale = area.map_or(1.0, |a| 1.0 / a) as f32;
+                let picture = maps.read(|counts| whole.of(&counts.electrons, |e| e * scale));
+                let unit = if area.is_some() {
+                    "e/Å²"
+                } else {
+                    "electrons"
+                };
+                out.push(wishes.encode(plane, "", unit, &whole, &picture));
+            }
+            (Plane::Gain | Plane::Visits | Plane::Dose, _) => {}
+        }
+        Ok(())
+    }
+}
