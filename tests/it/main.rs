@@ -2,6 +2,8 @@
 
 #![allow(clippy::unwrap_used, reason = "helpers of tests are tests")]
 
+mod api;
+mod api_server;
 mod layers;
 mod link;
 mod link_threads;

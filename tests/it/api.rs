@@ -1,0 +1,403 @@
+//! The API from end to end: real client, real service, simulated microscope.
+
+use crate::api_server::{Server, config};
+use client::{AcquisitionState, Client, Error, ErrorKind, Plane, PreviewOptions, SampleEvent};
+use domain::{DetectorName, Electrons, Pattern, SampleBlock};
+use std::time::Duration;
+
+const TTL: Duration = Duration::from_secs(2);
+
+/// Everything that a stream of samples yields from `from` on; positions are counted once.
+async fn samples_of(client: &Client, id: &str, from: u64) -> (Vec<SampleBlock>, u64) {
+    let mut stream = client.samples(id, from, false);
+    let mut blocks = Vec::new();
+    let mut n_gaps = 0;
+    while let Some(event) = stream.next().await.unwrap() {
+        match event {
+            SampleEvent::Block { block, .. } => blocks.push(block),
+            SampleEvent::Gap(gap) => n_gaps += gap.n_positions,
+            SampleEvent::End {
+                acquisition_ended, ..
+            } => assert!(acquisition_ended),
+        }
+    }
+    (blocks, n_gaps)
+}
+
+/// The lease, once the beam of the last holder is known to be off: on a busy machine that may take longer than the
+/// service waits before it says so.
+async fn acquired(client: &Client) -> client::Lease {
+    for _ in 0..400 {
+        match client.acquire_lease("next", TTL).await {
+            Err(Error::Refused {
+                reason: "BLANK_UNCONFIRMED",
+                ..
+            }) => {}
+            other => return other.unwrap(),
+        }
+        tokio::time::sleep(Duration::from_millis(50)).await;
+    }
+    panic!("the blank was never acknowledged");
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_sparse_scan_comes_back_whole_live_and_from_the_store() {
+    let directory = tempfile::tempdir().unwrap();
+    let server = Server::start(directory.path()).await;
+    let client = &server.client;
+    let lease = client.acquire_lease("test", TTL).await.unwrap();
+    let request = server.plan(128).await;
+    let created = client.create(&lease, &request, "").await.unwrap();
+    assert_eq!(created.state, AcquisitionState::Created);
+    let live = tokio::spawn({
+        let (client, id) = (client.clone(), created.id.clone());
+        async move { samples_of(&client, &id, 0).await }
+    });
+    client.start(&lease, &created.id).await.unwrap();
+    let mut watch = client.watch(&created.id, 20.0).await.unwrap();
+    let mut last = created;
+    while let Some(now) = watch.next().await.unwrap() {
+        last = now;
+    }
+    assert_eq!(last.state, AcquisitionState::Finished, "{:?}", last.outcome);
+    let n = request.plan.n_positions().unwrap();
+    assert_eq!(last.progress.n_sampled, n);
+    let (live, n_gaps) = live.await.unwrap();
+    assert_eq!(live.iter().map(|b| b.len() as u64).sum::<u64>() + n_gaps, n);
+    assert_eq!(n_gaps, 0);
+    let (stored, _) = samples_of(client, &last.id, 0).await;
+    assert_eq!(live, stored, "what was streamed live is what was recorded");
+    let (tail, _) = samples_of(client, &last.id, n - 7).await;
+    assert_eq!(tail.iter().map(SampleBlock::len).sum::<usize>(), 7);
+    let options = PreviewOptions {
+        planes: vec![Plane::Estimate, Plane::Uncertainty, Plane::Visits],
+        ..PreviewOptions::default()
+    };
+    let preview = client.preview(&last.id, &options).await.unwrap();
+    assert!(preview.is_final);
+    let visits = &preview.pictures[2];
+    assert_eq!((visits.n_rows, visits.n_cols), (128, 128));
+    assert_eq!(visits.values.iter().sum::<f32>(), n as f32);
+    assert!(preview.pictures[0].values.iter().all(|v| v.is_finite()));
+    lease.release().await.unwrap();
+    assert!(server.stop().await);
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn one_holder_at_a_time_and_a_takeover_fences_the_old_one() {
+    let directory = tempfile::tempdir().unwrap();
+    let server = Server::start(directory.path()).await;
+    let ana = server.client.acquire_lease("ana", TTL).await.unwrap();
+    let other = Client::connect(&server.socket).await.unwrap();
+    let refused = other.acquire_lease("ben", TTL).await.unwrap_err();
+    let Error::Refused {
+        reason, metadata, ..
+    } = &refused
+    else {
+        panic!("{refused:?}");
+    };
+    assert_eq!(
+        (*reason, metadata["holder"].as_str()),
+        ("LEASE_HELD", "ana")
+    );
+    let ben = other
+        .take_over_lease("ben", TTL, "test", true)
+        .await
+        .unwrap();
+    assert!(ben.epoch() > ana.epoch());
+    assert!(matches!(ana.lost().await, Error::LeaseLost { .. }));
+    let request = server.plan(32).await;
+    let stale = server.client.create(&ana, &request, "").await.unwrap_err();
+    assert!(matches!(stale, Error::LeaseLost { .. }), "{stale:?}");
+    assert_eq!(other.lease().await.unwrap().holder, "ben");
+    ben.release().await.unwrap();
+    let free = other.lease().await.unwrap();
+    assert_eq!((free.held, free.phase.as_str()), (false, "free"));
+    assert!(server.stop().await);
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_dropped_lease_runs_out_and_the_next_holder_finds_the_beam_off() {
+    let directory = tempfile::tempdir().unwrap();
+    let server = Server::start_with(config(directory.path(), "sim:?instrument=ideal")).await;
+    let client = &server.client;
+    let ttl = Duration::from_millis(500);
+    let lease = client.acquire_lease("gone", ttl).await.unwrap();
+    let mut request = server.plan(256).await;
+    request.plan.n_frames = 1000;
+    let created = client.create(&lease, &request, "").await.unwrap();
+    client.start(&lease, &created.id).await.unwrap();
+    drop(lease);
+    let mut watch = client.watch(&created.id, 10.0).await.unwrap();
+    while watch.next().await.unwrap().unwrap().state != AcquisitionState::Tripped {}
+    let next = acquired(client).await;
+    let status = client.status().await.unwrap();
+    assert_eq!(status.beam, "blanked");
+    client
+        .clear_trip(&next, status.trip.unwrap().cause_id)
+        .await
+        .unwrap();
+    client.resume(&next, &created.id).await.unwrap();
+    client
+        .abort(Some(&next), &created.id, "test over")
+        .await
+        .unwrap();
+    next.release().await.unwrap();
+    assert!(server.stop().await);
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn anyone_may_blank_and_only_the_newest_trip_is_cleared() {
+    let directory = tempfile::tempdir().unwrap();
+    let server = Server::start_with(config(directory.path(), "sim:?instrument=ideal")).await;
+    let client = &server.client;
+    let lease = client.acquire_lease("test", TTL).await.unwrap();
+    let mut request = server.plan(256).await;
+    request.plan.n_frames = 1000;
+    let created = client.create(&lease, &request, "").await.unwrap();
+    client.start(&lease, &created.id).await.unwrap();
+    let other = Client::connect(&server.socket).await.unwrap();
+    let blanked = other.blank("test").await.unwrap();
+    let trip = blanked.trip.expect("a running acquisition trips");
+    let status = client.status().await.unwrap();
+    assert_eq!(
+        (status.beam.as_str(), status.controller.as_str()),
+        ("blanked", "tripped")
+    );
+    let wrong = client
+        .clear_trip(&lease, trip.cause_id + 1)
+        .await
+        .unwrap_err();
+    assert!(
+        matches!(
+            wrong,
+            Error::Refused {
+                reason: "TRIP_CAUSE_STALE",
+                ..
+            }
+        ),
+        "{wrong:?}"
+    );
+    client.clear_trip(&lease, trip.cause_id).await.unwrap();
+    let resumed = client.resume(&lease, &created.id).await.unwrap();
+    assert!(!resumed.state.is_final());
+    client
+        .abort(Some(&lease), &created.id, "test over")
+        .await
+        .unwrap();
+    let mut watch = client.watch(&created.id, 10.0).await.unwrap();
+    let mut last = None;
+    while let Some(now) = watch.next().await.unwrap() {
+        last = Some(now.state);
+    }
+    assert_eq!(last, Some(AcquisitionState::Aborted));
+    // What was exposed before, between and after is there once, and the rest is gaps.
+    let (blocks, n_gaps) = samples_of(client, &created.id, 0).await;
+    let n: u64 = blocks.iter().map(|b| b.len() as u64).sum();
+    let ended = client.acquisition(&created.id).await.unwrap().progress;
+    assert_eq!((ended.n_sampled, ended.n_gaps), (n, n_gaps));
+    lease.release().await.unwrap();
+    assert!(server.stop().await);
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn bad_plans_are_refused_by_path_before_anything_moves() {
+    let directory = tempfile::tempdir().unwrap();
+    let server = Server::start(directory.path()).await;
+    let client = &server.client;
+    let good = server.plan(64).await;
+    let refused = async |change: &dyn Fn(&mut domain::Plan)| {
+        let mut request = good.clone();
+        change(&mut request.plan);
+        let error = client.validate(&request).await.unwrap_err();
+        assert_eq!(error.kind(), ErrorKind::Usage, "{error}");
+        match error {
+            Error::Invalid(invalid) => invalid.field.into_owned(),
+            other => panic!("{other}"),
+        }
+    };
+    let eels = DetectorName::new("eels").unwrap();
+    assert_eq!(
+        refused(&|p| p.detectors = vec![eels.clone()]).await,
+        "plan.detectors[0].name"
+    );
+    assert_eq!(
+        refused(&|p| p.batch = 7).await,
+        "plan.decisions.batch_positions"
+    );
+    assert_eq!(
+        refused(&|p| p.pattern = Pattern::Interleaved { by: 1 }).await,
+        "plan.pattern.interleave_passes"
+    );
+    let parent = |p: &mut domain::Plan| p.lead = Duration::from_secs(7);
+    assert_eq!(refused(&parent).await, "plan.decisions.lead_us");
+    let prediction = client.validate(&good).await.unwrap().prediction.unwrap();
+    assert_eq!(prediction.n_positions, 410);
+    assert!(
+        client.list(10).await.unwrap().is_empty(),
+        "a dry run makes nothing"
+    );
+    let unknown = client.acquisition("nothing").await.unwrap_err();
+    assert!(
+        matches!(
+            unknown,
+            Error::Refused {
+                reason: "NOT_FOUND",
+                ..
+            }
+        ),
+        "{unknown:?}"
+    );
+    assert!(server.stop().await);
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn lists_that_are_too_large_for_a_request_are_uploaded() {
+    let directory = tempfile::tempdir().unwrap();
+    let server = Server::start(directory.path()).await;
+    let client = &server.client;
+    let lease = client.acquire_lease("test", TTL).await.unwrap();
+    let mut request = server.plan(400).await;
+    let place = |i: u32| domain::ListedPosition {
+        row: (i / 400) as f32,
+        col: (i % 400) as f32,
+        dwell: None,
+    };
+    request.plan.pattern = Pattern::List((0..160_000).map(place).collect());
+    request.plan.order = domain::Order::AsGiven;
+    let ended = client.acquire(&lease, &request, |_| {}).await.unwrap();
+    assert_eq!(
+        ended.state,
+        AcquisitionState::Finished,
+        "{:?}",
+        ended.outcome
+    );
+    let (blocks, _) = samples_of(client, &ended.id, 0).await;
+    let rows = blocks.iter().flat_map(|b| b.row.iter().zip(&b.col));
+    let places: Vec<(f32, f32)> = rows.map(|(&row, &col)| (row, col)).collect();
+    assert_eq!(places.len(), 160_000);
+    assert!(
+        places
+            .iter()
+            .enumerate()
+            .all(|(i, &p)| p == (place(i as u32).row, place(i as u32).col))
+    );
+    lease.release().await.unwrap();
+    assert!(server.stop().await);
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_new_service_finds_what_an_earlier_one_recorded() {
+    let directory = tempfile::tempdir().unwrap();
+    let server = Server::start(directory.path()).await;
+    let lease = server.client.acquire_lease("test", TTL).await.unwrap();
+    let mut request = server.plan(64).await;
+    request.plan.limits.total = Some(Electrons::new(1e9).unwrap());
+    let first = server
+        .client
+        .acquire(&lease, &request, |_| {})
+        .await
+        .unwrap();
+    let info = server.client.server_info().await.unwrap();
+    let (before, _) = samples_of(&server.client, &first.id, 0).await;
+    drop(lease);
+    assert!(server.stop().await);
+    let server = Server::start(directory.path()).await;
+    assert_eq!(
+        server.client.server_info().await.unwrap().server_id,
+        info.server_id
+    );
+    let listed = server.client.list(10).await.unwrap();
+    assert_eq!(listed.len(), 1);
+    assert_eq!(
+        (listed[0].id.as_str(), listed[0].state),
+        (first.id.as_str(), AcquisitionState::Finished)
+    );
+    let shown = server.client.acquisition(&first.id).await.unwrap();
+    assert_eq!(shown.progress.n_sampled, first.progress.n_sampled);
+    let (after, _) = samples_of(&server.client, &first.id, 0).await;
+    assert_eq!(before, after);
+    assert!(server.stop().await);
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn health_reflection_metrics_and_grpc_web_share_the_port() {
+    use std::io::{Read as _, Write as _};
+    use tonic_health::pb::HealthCheckRequest;
+    use tonic_health::pb::health_client::HealthClient;
+    let directory = tempfile::tempdir().unwrap();
+    let server = Server::start(directory.path()).await;
+    let endpoint = tonic::transport::Endpoint::from_shared(server.url.clone()).unwrap();
+    let mut health = HealthClient::new(endpoint.connect().await.unwrap());
+    let answer = health.check(HealthCheckRequest::default()).await.unwrap();
+    assert_eq!(answer.into_inner().status, 1);
+    for alpha in [false, true] {
+        assert!(
+            reflected(&server.url, alpha)
+                .await
+                .contains(&"beamwright.v1.InstrumentService".into())
+        );
+    }
+    let host = server.url.trim_start_matches("http://").to_owned();
+    let ask = move |head: String, body: Vec<u8>| {
+        let mut stream = std::net::TcpStream::connect(&host).unwrap();
+        stream.write_all(head.as_bytes()).unwrap();
+        stream.write_all(&body).unwrap();
+        let mut answer = Vec::new();
+        stream.read_to_end(&mut answer).unwrap();
+        answer
+    };
+    let metrics = "GET /metrics HTTP/1.1\r\nhost: x\r\nconnection: close\r\n\r\n";
+    let text = tokio::task::spawn_blocking({
+        let ask = ask.clone();
+        move || String::from_utf8(ask(metrics.into(), Vec::new())).unwrap()
+    });
+    let text = text.await.unwrap();
+    assert!(text.contains("beamwright_link_up 1"), "{text}");
+    assert!(text.contains("beamwright_beam_on 0"), "{text}");
+    let web = "POST /beamwright.v1.InstrumentService/GetServerInfo HTTP/1.1\r\nhost: x\r\nconnection: close\r\n\
+               content-type: application/grpc-web+proto\r\nx-grpc-web: 1\r\ncontent-length: 5\r\n\r\n";
+    let answer = tokio::task::spawn_blocking(move || ask(web.into(), vec![0; 5]))
+        .await
+        .unwrap();
+    let answer = String::from_utf8_lossy(&answer).into_owned();
+    assert!(
+        answer.contains("200 OK") && answer.contains("beamwright.v1"),
+        "{answer}"
+    );
+    assert!(answer.contains("grpc-status:0"), "{answer}");
+    assert!(server.stop().await);
+}
+
+/// Services that reflection tells of.
+async fn reflected(url: &str, alpha: bool) -> Vec<String> {
+    let channel = tonic::transport::Endpoint::from_shared(url.to_owned())
+        .unwrap()
+        .connect()
+        .await
+        .unwrap();
+    macro_rules! list {
+        ($version:ident) => {{
+            use pb::server_reflection_request::MessageRequest;
+            use pb::server_reflection_response::MessageResponse;
+            use tonic_reflection::pb::$version as pb;
+            let mut client = pb::server_reflection_client::ServerReflectionClient::new(channel);
+            let request = pb::ServerReflectionRequest {
+                host: String::new(),
+                message_request: Some(MessageRequest::ListServices(String::new())),
+            };
+            let stream = client
+                .server_reflection_info(tokio_stream::iter([request]))
+                .await
+                .unwrap();
+            let answer = stream.into_inner().message().await.unwrap().unwrap();
+            match answer.message_response.unwrap() {
+                MessageResponse::ListServicesResponse(all) => {
+                    all.service.into_iter().map(|s| s.name).collect()
+                }
+                other => panic!("{other:?}"),
+            }
+        }};
+    }
+    if alpha { list!(v1alpha) } else { list!(v1) }
+}

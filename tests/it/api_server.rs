@@ -1,0 +1,74 @@
+//! A real service with the simulated microscope inside, for tests of the API.
+
+use client::{Client, PlanRequest};
+use daemon::{Config, Running, Shutdown};
+use domain::{DwellTime, Exposure, Fraction, Grid, Plan, ScanField};
+use std::path::Path;
+use std::time::Duration;
+
+/// A service that ends with the test.
+pub(crate) struct Server {
+    pub(crate) url: String,
+    pub(crate) socket: String,
+    pub(crate) client: Client,
+    shutdown: Shutdown,
+    running: Running,
+}
+
+/// Serves `uri` with its data in `directory`, on any free port and a unix socket.
+pub(crate) fn config(directory: &Path, uri: &str) -> Config {
+    let text = format!(
+        "[service]\nlisten = \"127.0.0.1:0\"\nunix_socket = \"{socket}\"\n\
+         [store]\ndirectory = \"{data}\"\n[controller]\nuri = \"{uri}\"\n",
+        socket = directory.join("api.sock").display(),
+        data = directory.join("data").display(),
+    );
+    Config::parse(&text).unwrap()
+}
+
+impl Server {
+    /// The simulated microscope, as fast as it can.
+    pub(crate) async fn start(directory: &Path) -> Self {
+        Self::start_with(config(directory, "sim:?instrument=ideal&speed=max")).await
+    }
+
+    pub(crate) async fn start_with(config: Config) -> Self {
+        let shutdown = Shutdown::new();
+        let running = daemon::serve(config, shutdown.clone()).await.unwrap();
+        let find = |scheme: &str| {
+            let mut all = running.addresses.iter();
+            all.find(|a| a.starts_with(scheme)).unwrap().clone()
+        };
+        let url = find("http");
+        let client = Client::connect(&url).await.unwrap();
+        Self {
+            socket: find("unix"),
+            url,
+            client,
+            shutdown,
+            running,
+        }
+    }
+
+    /// Ends it in order; true if every part of it ended well.
+    pub(crate) async fn stop(self) -> bool {
+        drop(self.client);
+        self.shutdown.pull();
+        let ended = tokio::time::timeout(Duration::from_secs(20), self.running.ended());
+        ended.await.expect("the service ends within 20 s")
+    }
+
+    /// A plan over `side`² pixels in the middle of the default field, at 1 µs, a tenth of the pixels.
+    pub(crate) async fn plan(&self, side: u32) -> PlanRequest {
+        let capabilities = self.client.capabilities().await.unwrap();
+        let field = ScanField {
+            grid: Grid::new(side, side).unwrap(),
+            ..capabilities.default_field
+        };
+        let dwell = Exposure::Dwell(DwellTime::from_nanoseconds(1000).unwrap());
+        let mut plan = Plan::new(field, capabilities.default_detectors, dwell);
+        plan.fraction = Fraction::new(0.1).unwrap();
+        plan.final_refinement = Duration::from_millis(50);
+        plan.into()
+    }
+}
