@@ -30,6 +30,7 @@ pub(crate) fn of_engine(error: Error, parent: &str) -> Status {
         Error::Link(hal::Error::Invalid(invalid)) => of_invalid(invalid, parent),
         Error::Link(_) => Refusal::new(R::LinkDown, message),
         Error::Recording { .. } => Refusal::new(R::Storage, message),
+        Error::Incomplete { .. } | Error::Calibration(_) => Refusal::new(R::WrongState, message),
     }
     .into()
 }
