@@ -178,31 +178,28 @@ impl Again {
 
     fn block(&mut self, recorded: store::BlockRecord, now: Duration) {
         self.pending.push_back(recorded.block.clone());
-        let raw = match &mut self.merging {
+        let sequence = recorded.block.sequence;
+        let parts = match &mut self.merging {
             Some((left, parts)) => {
-                parts.push(recorded.clone());
+                parts.push(recorded);
                 *left -= 1;
                 if *left > 0 {
-                    None
-                } else {
-                    self.merging.take().map(|(_, parts)| merged(&parts))
+                    return;
                 }
+                self.merging
+                    .take()
+                    .map_or_else(Vec::new, |(_, parts)| parts)
             }
-            None => Some(raw_block(&recorded)),
+            None => vec![recorded],
         };
-        let Some(raw) = raw else {
-            return;
-        };
+        let raw = merged(&parts);
         self.feed(Event::Device(hal::Event::Samples(raw)), now);
-        // Of blocks that came as one, the earlier ones lie before this one.
         let made: Vec<_> = self.joined.drain(..).collect();
-        let n = made.len();
-        let wanted: Vec<_> = self.pending.iter().rev().take(n).rev().collect();
-        if made.iter().collect::<Vec<_>>() == wanted && n > 0 {
-            self.report.n_blocks += n as u64;
+        if made.len() == parts.len() && made.iter().zip(&parts).all(|(m, p)| *m == p.block) {
+            self.report.n_blocks += made.len() as u64;
         } else {
             self.report
-                .differ(|| format!("block {} is joined differently", recorded.block.sequence));
+                .differ(|| format!("block {sequence} is joined differently"));
         }
     }
 
