@@ -411,36 +411,14 @@ fn predict(
         n
     };
     let storage_bytes = (recorded * per_position as f64) as u64 + (1 << 20);
-    if !endless && config.directory.is_some() && storage_bytes > config.storage_limit_bytes {
-        return Err(Invalid::new(
-            "fraction",
-            format!(
-                "{} ({storage_bytes} bytes to record)",
-                plan.fraction.value()
-            ),
-            format!(
-                "at most {} bytes (engine.storage_limit_bytes)",
-                config.storage_limit_bytes
-            ),
-        ));
-    }
     let batch = batch_of(plan, capabilities, total_ns / n.max(1.0));
     let memory_bytes = memory_bound(plan, config, capabilities, per_position, u64::from(batch));
-    if memory_bytes > config.memory_limit_bytes {
-        return Err(Invalid::new(
-            "field.grid",
-            format!(
-                "{} × {} pixels, {} detectors ({memory_bytes} bytes of memory)",
-                plan.field.grid.n_rows(),
-                plan.field.grid.n_cols(),
-                detectors.len()
-            ),
-            format!(
-                "at most {} bytes (engine.memory_limit_bytes)",
-                config.memory_limit_bytes
-            ),
-        ));
-    }
+    check_room(
+        plan,
+        config,
+        (!endless).then_some(storage_bytes),
+        memory_bytes,
+    )?;
     let dose_e_per_a2 = electrons_dwell
         .zip(electrons_outside)
         .zip(plan.field.area_a2())
@@ -459,6 +437,47 @@ fn predict(
         blank_travel: travel.blanking,
         explanation: explain(plan, capabilities, travel, total_ns, electrons_per_ns),
     })
+}
+
+/// Refuses what this engine has no room for. `recorded`: bytes on the disk, unless endless.
+fn check_room(
+    plan: &Plan,
+    config: &Config,
+    recorded: Option<u64>,
+    memory_bytes: u64,
+) -> Result<(), Invalid> {
+    if let Some(storage_bytes) = recorded
+        && config.directory.is_some()
+        && storage_bytes > config.storage_limit_bytes
+    {
+        return Err(Invalid::new(
+            "fraction",
+            format!(
+                "{} ({storage_bytes} bytes to record)",
+                plan.fraction.value()
+            ),
+            format!(
+                "at most {} bytes (engine.storage_limit_bytes)",
+                config.storage_limit_bytes
+            ),
+        ));
+    }
+    if memory_bytes > config.memory_limit_bytes {
+        return Err(Invalid::new(
+            "field.grid",
+            format!(
+                "{} × {} pixels, {} detectors ({memory_bytes} bytes of memory)",
+                plan.field.grid.n_rows(),
+                plan.field.grid.n_cols(),
+                plan.detectors.len()
+            ),
+            format!(
+                "at most {} bytes (engine.memory_limit_bytes)",
+                config.memory_limit_bytes
+            ),
+        ));
+    }
+    Ok(())
 }
 
 fn duration(ns: f64) -> Duration {

@@ -285,27 +285,11 @@ impl Again {
                 self.command(Command::Arm(id), value(0), now);
             }
             "grant" => {
-                let grant = match value(0) {
-                    0 => Grant::Open,
-                    1 => Grant::Lease {
-                        epoch: LeaseEpoch(value(1)),
-                        until: Duration::from_nanos(value(2)),
-                    },
-                    _ => Grant::Nobody {
-                        after: LeaseEpoch(value(1)),
-                    },
-                };
+                let grant = grant(values);
                 self.command(Command::Grant(grant), 0, now);
             }
             "column" => {
-                let column = ColumnState {
-                    probe_current: Current::from_picoamperes(f64::from_bits(value(0))).ok(),
-                    valves_open: match value(1) {
-                        2 => None,
-                        open => Some(open == 1),
-                    },
-                    ..ColumnState::default()
-                };
+                let column = column(values);
                 self.command(Command::Column(column), 0, now);
             }
             "answer" => {
@@ -461,6 +445,32 @@ fn slipped(values: &[u64]) -> RawBlock {
         flags: domain::PerPosition::Uniform(domain::SampleFlags::default()),
         // None: it does not fit, whatever was wrong with it.
         signals: Vec::new(),
+    }
+}
+
+fn grant(values: &[u64]) -> Grant {
+    let value = |i: usize| values.get(i).copied().unwrap_or(0);
+    match value(0) {
+        0 => Grant::Open,
+        1 => Grant::Lease {
+            epoch: LeaseEpoch(value(1)),
+            until: Duration::from_nanos(value(2)),
+        },
+        _ => Grant::Nobody {
+            after: LeaseEpoch(value(1)),
+        },
+    }
+}
+
+fn column(values: &[u64]) -> ColumnState {
+    let value = |i: usize| values.get(i).copied().unwrap_or(0);
+    ColumnState {
+        probe_current: Current::from_picoamperes(f64::from_bits(value(0))).ok(),
+        valves_open: match value(1) {
+            2 => None,
+            open => Some(open == 1),
+        },
+        ..ColumnState::default()
     }
 }
 

@@ -18,12 +18,12 @@ mod recorder_thread;
 #[cfg(test)]
 mod tests;
 
-use crate::core::{Core, Event, Settings};
-use crate::handle::{Handle, Instrument, Shared};
+use crate::core::{Core, Event, OpenFailure, Settings};
+use crate::handle::{Handle, Instrument, Request, Shared};
 use crate::{Config, Error, Slot};
 use crossbeam::channel::{Sender, bounded};
 use domain::{Clock, ColumnState};
-use hal::ScanController;
+use hal::{Capabilities, ScanController};
 use std::panic::{AssertUnwindSafe, catch_unwind};
 use std::sync::atomic::{AtomicU32, AtomicU64};
 use std::sync::{Arc, Mutex};
@@ -97,15 +97,7 @@ pub fn start(
 ) -> Result<(Handle, Join), Error> {
     config.check()?;
     hal::check_column(&column)?;
-    let directory = config
-        .directory
-        .as_deref()
-        .map(store::DataDirectory::claim)
-        .transpose()
-        .map_err(|error| match crate::parts::store_failure(error) {
-            crate::core::OpenFailure::Invalid(invalid) => Error::Invalid(invalid),
-            crate::core::OpenFailure::Recording(cause) => Error::Recording { cause },
-        })?;
+    let directory = claim(&config)?;
     let capabilities = controller.capabilities().clone();
     let settings = Settings::new(&config, &capabilities);
     let (commands_in, commands) = bounded(COMMANDS);
@@ -117,9 +109,71 @@ pub fn start(
     let (work_in, work) = bounded(WORK);
     let (asks_in, asks) = bounded(ASKS);
     let recorder_at = Arc::new(AtomicU64::new(clock.now().as_nanos() as u64));
-    let shared = Arc::new(Shared {
-        commands: commands_in,
-        urgent: urgent_in,
+    let shared = Arc::new(share(
+        config,
+        capabilities,
+        column,
+        clock,
+        commands_in,
+        urgent_in,
+    ));
+    let wires = Wires {
+        shared: shared.clone(),
+        words: words_in,
+        recorder_at,
+        estimate: Slot::default(),
+    };
+    let (transmit, receive) = controller.split();
+    let mut threads = Threads {
+        wires,
+        running: Vec::new(),
+    };
+    let stop = link::Stop::default();
+    let tx_stop = stop.clone();
+    threads.spawn("link-tx", move |w| {
+        link::transmit(transmit, &urgent, &link, w, &tx_stop)
+    })?;
+    threads.spawn("link-rx", move |w| {
+        link::receive(receive, &device_in, w, &stop)
+    })?;
+    let work_records = records_in.clone();
+    threads.spawn("reconstruction", move |w| {
+        estimator_thread::run(&work, &work_records, w)
+    })?;
+    threads.spawn("recorder", move |w| recorder_thread::run(&records, w))?;
+    threads.spawn("policy", move |w| policy_thread::run(&asks, w))?;
+    let queues = engine_thread::Queues {
+        commands,
+        device,
+        words,
+        link: link_in,
+        records: records_in,
+        work: work_in,
+        asks: asks_in,
+    };
+    threads.spawn("engine", move |w| {
+        engine_thread::EngineThread::new(Core::new(settings), queues, w.clone()).run()
+    })?;
+    Ok((
+        Handle::new(shared),
+        Join {
+            threads: threads.running,
+            _directory: directory,
+        },
+    ))
+}
+
+fn share(
+    config: Config,
+    capabilities: Capabilities,
+    column: ColumnState,
+    clock: Arc<dyn Clock>,
+    commands: Sender<Request>,
+    urgent: Sender<()>,
+) -> Shared {
+    Shared {
+        commands,
+        urgent,
         instrument: Mutex::new(Instrument {
             column,
             calibrations: capabilities.calibrations.clone(),
@@ -131,65 +185,41 @@ pub fn start(
         wanted: Slot::default(),
         live: Mutex::default(),
         n_created: AtomicU32::new(0),
-    });
-    let wires = Wires {
-        shared: shared.clone(),
-        words: words_in,
-        recorder_at,
-        estimate: Slot::default(),
-    };
-    let (transmit, receive) = controller.split();
-    let mut threads = Vec::new();
-    let mut spawn = |name: &'static str, body: Box<dyn FnOnce(&Wires) + Send>| {
-        let wires = wires.clone();
-        std::thread::Builder::new()
+    }
+}
+
+fn claim(config: &Config) -> Result<Option<store::DataDirectory>, Error> {
+    let claimed = config
+        .directory
+        .as_deref()
+        .map(store::DataDirectory::claim)
+        .transpose();
+    claimed.map_err(|error| match crate::parts::store_failure(error) {
+        OpenFailure::Invalid(invalid) => Error::Invalid(invalid),
+        OpenFailure::Recording(cause) => Error::Recording { cause },
+    })
+}
+
+/// Threads as they are started; each is contained.
+struct Threads {
+    wires: Wires,
+    running: Vec<(&'static str, JoinHandle<bool>)>,
+}
+
+impl Threads {
+    fn spawn(
+        &mut self,
+        name: &'static str,
+        body: impl FnOnce(&Wires) + Send + 'static,
+    ) -> Result<(), Error> {
+        let wires = self.wires.clone();
+        let thread = std::thread::Builder::new()
             .name(name.into())
             .spawn(move || wires.contained(name, || body(&wires)))
-            .map(|thread| threads.push((name, thread)))
             .map_err(|error| Error::Recording {
                 cause: format!("thread {name}: {error}"),
-            })
-    };
-    let stop = link::Stop::default();
-    let tx_stop = stop.clone();
-    spawn(
-        "link-tx",
-        Box::new(move |w| link::transmit(transmit, &urgent, &link, w, &tx_stop)),
-    )?;
-    spawn(
-        "link-rx",
-        Box::new(move |w| link::receive(receive, &device_in, w, &stop)),
-    )?;
-    let work_records = records_in.clone();
-    spawn(
-        "reconstruction",
-        Box::new(move |w| estimator_thread::run(&work, &work_records, w)),
-    )?;
-    spawn(
-        "recorder",
-        Box::new(move |w| recorder_thread::run(&records, w)),
-    )?;
-    spawn("policy", Box::new(move |w| policy_thread::run(&asks, w)))?;
-    let queues = engine_thread::Queues {
-        commands,
-        device,
-        words,
-        link: link_in,
-        records: records_in,
-        work: work_in,
-        asks: asks_in,
-    };
-    spawn(
-        "engine",
-        Box::new(move |w| {
-            engine_thread::EngineThread::new(Core::new(settings), queues, w.clone()).run()
-        }),
-    )?;
-    Ok((
-        Handle::new(shared),
-        Join {
-            threads,
-            _directory: directory,
-        },
-    ))
+            })?;
+        self.running.push((name, thread));
+        Ok(())
+    }
 }

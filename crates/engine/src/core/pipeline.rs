@@ -204,6 +204,55 @@ impl Pipeline {
         true
     }
 
+    /// Whether no further request is due. `is_held`: the controller has its lead.
+    fn has_enough(&self, batch: u32, is_held: bool) -> bool {
+        if self.adaptive {
+            !self.asked.is_empty() || !self.planned.is_empty() || is_held
+        } else {
+            self.asked.len() >= AHEAD || self.planned_n() >= AHEAD as u64 * u64::from(batch)
+        }
+    }
+
+    fn next_ask(
+        &mut self,
+        batch: u32,
+        remaining: scan::Remaining,
+        at: Duration,
+        deadline: Duration,
+    ) -> Ask {
+        let n_wanted = self.frame_left.min(u64::from(batch)) as u32;
+        self.frame_left -= u64::from(n_wanted);
+        let ask = Ask {
+            batch: self.next_id(),
+            fallback: false,
+            frame: self.frame,
+            n_wanted,
+            remaining,
+        };
+        self.asked.push_back(Asked {
+            ask,
+            at,
+            deadline,
+            late: false,
+        });
+        ask
+    }
+
+    /// Asks the fallback ahead of need.
+    fn fill_reserve(&mut self, batch: u32, remaining: scan::Remaining, actions: &mut Vec<Action>) {
+        while self.fallback_dry < 2 && self.reserve.len() + self.reserve_asked.len() < RESERVE {
+            let id = self.next_id();
+            self.reserve_asked.push_back(id);
+            actions.push(Action::Decide(Ask {
+                batch: id,
+                fallback: true,
+                frame: self.fallback_frame,
+                n_wanted: batch,
+                remaining,
+            }));
+        }
+    }
+
     fn next_id(&mut self) -> BatchId {
         self.next_batch += 1;
         BatchId(self.next_batch - 1)
@@ -336,79 +385,45 @@ impl Core {
         let time_left = time_left_ns(plan, active.submitted_ns);
         let (revision, held_ns) = (active.revision, active.flight.work_ns());
         let pipeline = &mut active.pipeline;
+        let left = |positions| scan::Remaining {
+            positions,
+            electrons: headroom.max(0.0),
+            time_ns: time_left,
+        };
         loop {
             if pipeline.frame_left == 0 && !pipeline.begin_frame() {
                 break;
             }
-            let enough = if pipeline.adaptive {
-                !pipeline.asked.is_empty() || !pipeline.planned.is_empty() || held_ns >= lead_ns
-            } else {
-                pipeline.asked.len() >= AHEAD
-                    || pipeline.planned_n() >= AHEAD as u64 * u64::from(batch)
-            };
-            if enough {
+            if pipeline.has_enough(batch, held_ns >= lead_ns) {
                 break;
             }
-            let n_wanted = pipeline.frame_left.min(u64::from(batch)) as u32;
-            let ask = Ask {
-                batch: pipeline.next_id(),
-                fallback: false,
-                frame: pipeline.frame,
-                n_wanted,
-                remaining: scan::Remaining {
-                    positions: pipeline.frame_left,
-                    electrons: headroom.max(0.0),
-                    time_ns: time_left,
-                },
-            };
-            pipeline.frame_left -= u64::from(n_wanted);
             let slack = Duration::from_nanos(held_ns)
                 .saturating_sub(MARGIN)
                 .max(Duration::from_millis(2));
-            let deadline = now
-                + if held_ns == 0 {
-                    plan.lead.max(slack)
-                } else {
-                    slack
-                };
-            pipeline.asked.push_back(Asked {
-                ask,
-                at: now,
-                deadline,
-                late: false,
-            });
-            if pipeline.external {
-                actions.push(Action::Wanted(DecisionWanted {
+            let patience = if held_ns == 0 {
+                plan.lead.max(slack)
+            } else {
+                slack
+            };
+            let remaining = left(pipeline.frame_left);
+            let ask = pipeline.next_ask(batch, remaining, now, now + patience);
+            actions.push(if pipeline.external {
+                Action::Wanted(DecisionWanted {
                     acquisition: active.prepared.id.clone(),
                     batch: ask.batch,
                     revision,
                     frame: ask.frame,
-                    n_wanted,
-                    remaining: ask.remaining,
-                    deadline,
-                }));
+                    n_wanted: ask.n_wanted,
+                    remaining,
+                    deadline: now + patience,
+                })
             } else {
-                actions.push(Action::Decide(ask));
-            }
+                Action::Decide(ask)
+            });
         }
-        let fallback = pipeline.adaptive && plan.when_late == WhenLate::Fallback;
-        while fallback
-            && pipeline.fallback_dry < 2
-            && pipeline.reserve.len() + pipeline.reserve_asked.len() < RESERVE
-        {
-            let id = pipeline.next_id();
-            pipeline.reserve_asked.push_back(id);
-            actions.push(Action::Decide(Ask {
-                batch: id,
-                fallback: true,
-                frame: pipeline.fallback_frame,
-                n_wanted: batch,
-                remaining: scan::Remaining {
-                    positions: pipeline.per_frame,
-                    electrons: headroom.max(0.0),
-                    time_ns: time_left,
-                },
-            }));
+        if pipeline.adaptive && plan.when_late == WhenLate::Fallback {
+            let remaining = left(pipeline.per_frame);
+            pipeline.fill_reserve(batch, remaining, actions);
         }
     }
 

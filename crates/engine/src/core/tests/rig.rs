@@ -221,22 +221,7 @@ impl Rig {
                 positions,
                 ..
             } => {
-                assert_eq!(
-                    Some(arming),
-                    self.armed,
-                    "positions of an arming that is not in force"
-                );
-                for i in 0..positions.len() {
-                    let index = positions.first_position + i as u64;
-                    self.held.push((
-                        index,
-                        positions.row[i],
-                        positions.col[i],
-                        positions.dwell_ns[i],
-                    ));
-                }
-                self.deciders.push(decided_by);
-                self.submitted.push(positions);
+                self.hold(arming, decided_by, positions);
             }
             Action::Heartbeat => self.heartbeats.push(self.now),
             Action::Blank => {
@@ -281,6 +266,26 @@ impl Rig {
             Action::Stop => {}
         }
         Vec::new()
+    }
+
+    /// The device takes positions.
+    fn hold(&mut self, arming: Arming, decided_by: Decider, positions: Arc<PositionBatch>) {
+        assert_eq!(
+            Some(arming),
+            self.armed,
+            "positions of an arming that is not in force"
+        );
+        for i in 0..positions.len() {
+            let index = positions.first_position + i as u64;
+            self.held.push((
+                index,
+                positions.row[i],
+                positions.col[i],
+                positions.dwell_ns[i],
+            ));
+        }
+        self.deciders.push(decided_by);
+        self.submitted.push(positions);
     }
 
     /// The device exposes its next `n` positions.
