@@ -1,0 +1,406 @@
+//! The command line: verbs and their options. Values are checked by the domain, not here.
+
+use clap::{Args, Parser, Subcommand, ValueEnum};
+use std::path::PathBuf;
+
+/// Scan control for electron microscopes: sparse, adaptive, dose-aware.
+#[derive(Debug, Parser)]
+#[command(name = "beamwright", version, arg_required_else_help = true)]
+pub(crate) struct Cli {
+    #[command(subcommand)]
+    pub(crate) verb: Verb,
+    /// Print one JSON document as the last line of stdout
+    #[arg(long, global = true)]
+    pub(crate) json: bool,
+}
+
+#[derive(Debug, Subcommand)]
+pub(crate) enum Verb {
+    /// The main job in one go: a sparse scan on a simulated microscope through the real service
+    #[cfg(feature = "serve")]
+    Demo(DemoArgs),
+    /// Run the service
+    #[cfg(feature = "serve")]
+    Serve(ServeArgs),
+    /// The same acquisition offline, on virtual time, without a server
+    #[cfg(feature = "serve")]
+    Simulate(SimulateArgs),
+    /// Reconstruct a data set again with another estimator
+    #[cfg(feature = "serve")]
+    Reconstruct(ReconstructArgs),
+    /// Run a recorded acquisition again and compare every decision
+    #[cfg(feature = "serve")]
+    Replay(PathArg),
+    /// Finish the data set of an acquisition that was cut short
+    #[cfg(feature = "serve")]
+    Recover(PathArg),
+    /// Write the pictures and arrays of a data set to files
+    #[cfg(feature = "serve")]
+    Export(ExportArgs),
+    /// Measure this machine
+    #[cfg(feature = "serve")]
+    Bench {
+        #[command(subcommand)]
+        what: Bench,
+    },
+    /// Acquire, and follow the acquisition until it ends
+    Acquire(AcquireArgs),
+    /// Endless fast low-dose frames for finding and focusing; Ctrl-C ends them
+    View(ViewArgs),
+    /// Follow an acquisition
+    Watch(IdArgs),
+    /// What the instrument is doing
+    Status(ServerArgs),
+    /// Acquisitions on the server
+    List(ServerArgs),
+    /// One acquisition in full
+    Show(IdArgs),
+    /// Stop submitting; the beam is blanked once what the controller holds is exposed
+    Pause(IdArgs),
+    /// Go on after a pause or a cleared trip
+    Resume(IdArgs),
+    /// Blank and end the acquisition; what was recorded is kept
+    Abort(IdArgs),
+    /// Blank the beam now, whoever is scanning
+    Blank(ServerArgs),
+    /// Clear a latched trip, named by its id
+    ClearTrip(ClearTripArgs),
+    /// Take or release control of the instrument
+    Control {
+        #[command(subcommand)]
+        what: Control,
+    },
+    /// Scan controller, detectors and column
+    Devices(ServerArgs),
+    /// Measure a calibration
+    Calibrate {
+        #[command(subcommand)]
+        what: Calibrate,
+    },
+}
+
+#[derive(Debug, Args)]
+pub(crate) struct ServerArgs {
+    /// Server: http://HOST:PORT or unix:PATH
+    #[arg(long, env = "BEAMWRIGHT_SERVER", default_value = "http://127.0.0.1:7410")]
+    pub(crate) server: String,
+}
+
+#[derive(Debug, Args)]
+pub(crate) struct IdArgs {
+    /// Acquisition id; the newest if left out
+    pub(crate) id: Option<String>,
+    #[command(flatten)]
+    pub(crate) server: ServerArgs,
+}
+
+#[derive(Debug, Args)]
+pub(crate) struct ClearTripArgs {
+    /// Id of the trip, as `status` shows it
+    pub(crate) trip: u32,
+    #[command(flatten)]
+    pub(crate) server: ServerArgs,
+}
+
+#[derive(Debug, Subcommand)]
+pub(crate) enum Control {
+    /// Take the control lease and hold it until Ctrl-C
+    Take(ServerArgs),
+    /// Release the lease that `take` of this user holds
+    Release(ServerArgs),
+}
+
+#[derive(Debug, Subcommand)]
+pub(crate) enum Calibrate {
+    /// Field calibration from a lattice of known spacing
+    Field {
+        /// Spacing of the lattice, nm
+        #[arg(long)]
+        spacing_nm: f64,
+        /// Angle between the two lattice directions, degrees (60 hexagonal, 90 square)
+        #[arg(long, default_value_t = 90.0)]
+        angle_deg: f64,
+        #[command(flatten)]
+        server: ServerArgs,
+    },
+    /// Dark level (beam blanked) and gain (photon transfer) of a detector
+    Detector {
+        /// Detector
+        #[arg(long)]
+        detector: String,
+        #[command(flatten)]
+        server: ServerArgs,
+    },
+}
+
+/// What is scanned and how; the same for `acquire`, `simulate` and `view`.
+#[derive(Debug, Args)]
+pub(crate) struct PlanArgs {
+    /// Pattern or policy: raster, serpentine, interleaved, random, jittered, poisson-disc, line-hop, spiral, list, adaptive, …
+    #[arg(long, default_value = "jittered")]
+    pub(crate) pattern: String,
+    /// Positions for `--pattern list`: CSV (row,col[,dwell_us]) or .npy
+    #[arg(long)]
+    pub(crate) list: Option<PathBuf>,
+    /// Exposures ÷ pixels, above 0, at most 1
+    #[arg(long, default_value_t = 0.1, allow_negative_numbers = true)]
+    pub(crate) fraction: f64,
+    /// Order of visiting
+    #[arg(long, value_enum, default_value_t = OrderArg::Default)]
+    pub(crate) order: OrderArg,
+    /// Frames of a series
+    #[arg(long, default_value_t = 1)]
+    pub(crate) frames: u32,
+    /// Average the frames into one estimate
+    #[arg(long)]
+    pub(crate) average: bool,
+    /// Dwell per position, µs (default 1)
+    #[arg(long, allow_negative_numbers = true)]
+    pub(crate) dwell_us: Option<f64>,
+    /// Electrons per position; sets the dwell
+    #[arg(long, allow_negative_numbers = true)]
+    pub(crate) electrons_per_position: Option<f64>,
+    /// Mean dose over the field, everything unblanked included, e/Å²; sets the dwell
+    #[arg(long, allow_negative_numbers = true)]
+    pub(crate) dose_e_per_a2: Option<f64>,
+    /// Detectors, comma-separated
+    #[arg(long, value_delimiter = ',')]
+    pub(crate) detector: Vec<String>,
+    /// Estimator: nearest, natural, kernel, kriging, gmm, gp, bpfa, auto
+    #[arg(long, default_value = "auto")]
+    pub(crate) estimator: String,
+    /// Seed of everything random
+    #[arg(long, default_value_t = 0)]
+    pub(crate) seed: u64,
+    /// Blanking between positions: auto, never, always, or a jump length in px
+    #[arg(long, default_value = "auto")]
+    pub(crate) blank_travel: String,
+    /// Settle times as JUMP_PX:SETTLE_US pairs, comma-separated, e.g. 1:5,10:15,100:36
+    #[arg(long)]
+    pub(crate) settle: Option<String>,
+    /// Flyback of a dense raster, µs
+    #[arg(long, default_value_t = 30.0, allow_negative_numbers = true)]
+    pub(crate) flyback_us: f64,
+    /// Never spend more electrons than this on the whole acquisition
+    #[arg(long, allow_negative_numbers = true)]
+    pub(crate) max_electrons: Option<f64>,
+    /// Never exceed this mean dose, e/Å²
+    #[arg(long, allow_negative_numbers = true)]
+    pub(crate) max_dose_e_per_a2: Option<f64>,
+    /// Never exceed this dose in any disc, as DOSE_E_PER_A2:RADIUS_NM
+    #[arg(long)]
+    pub(crate) max_area_dose: Option<String>,
+    /// Never spend more electrons than this on one pixel
+    #[arg(long, allow_negative_numbers = true)]
+    pub(crate) max_position_electrons: Option<f64>,
+    /// Stop after so much scan time, s
+    #[arg(long, allow_negative_numbers = true)]
+    pub(crate) until_s: Option<f64>,
+    /// Work held by the controller, ms
+    #[arg(long, default_value_t = 20.0, allow_negative_numbers = true)]
+    pub(crate) lead_ms: f64,
+    /// Positions per decision, 64 to 4096
+    #[arg(long, default_value_t = 1024)]
+    pub(crate) batch: u32,
+    /// Title, operator, specimen and notes of the data set
+    #[arg(long, default_value = "")]
+    pub(crate) title: String,
+    /// Operator
+    #[arg(long, default_value = "")]
+    pub(crate) operator: String,
+    /// Specimen
+    #[arg(long, default_value = "")]
+    pub(crate) sample: String,
+    /// Notes
+    #[arg(long, default_value = "")]
+    pub(crate) notes: String,
+}
+
+#[derive(Debug, Clone, Copy, PartialEq, Eq, ValueEnum)]
+pub(crate) enum OrderArg {
+    /// Interleaved bands for sparse patterns, as given for dense ones
+    Default,
+    /// As the pattern generates it
+    AsGiven,
+    /// Bands of rows
+    Bands,
+    /// Bands in four interleaved passes
+    InterleavedBands,
+    /// A short tour
+    ShortTour,
+}
+
+/// Which part of the specimen, for scans on a server.
+#[derive(Debug, Args)]
+pub(crate) struct FieldArgs {
+    /// Pixels: N or ROWSxCOLUMNS (the instrument's default if left out)
+    #[arg(long)]
+    pub(crate) pixels: Option<String>,
+    /// Field of view along x, nm (the instrument's default if left out)
+    #[arg(long, allow_negative_numbers = true)]
+    pub(crate) fov_nm: Option<f64>,
+    /// Centre of the field, X,Y in nm
+    #[arg(long, allow_hyphen_values = true)]
+    pub(crate) centre_nm: Option<String>,
+    /// Scan rotation, degrees; positive turns +x towards +y
+    #[arg(long, default_value_t = 0.0, allow_negative_numbers = true)]
+    pub(crate) rotation_deg: f64,
+    /// Only this rectangle of the field: X0,Y0,X1,Y1 in nm
+    #[arg(long, allow_hyphen_values = true)]
+    pub(crate) region_nm: Option<String>,
+    /// Only these pixels of an earlier acquisition: ID:ROW,COL,ROWS,COLUMNS
+    #[arg(long)]
+    pub(crate) region_of: Option<String>,
+}
+
+#[derive(Debug, Args)]
+pub(crate) struct AcquireArgs {
+    #[command(flatten)]
+    pub(crate) field: FieldArgs,
+    #[command(flatten)]
+    pub(crate) plan: PlanArgs,
+    /// Only validate and predict time, dose and storage
+    #[arg(long)]
+    pub(crate) dry_run: bool,
+    /// Go on without this client, for at most so many seconds
+    #[arg(long)]
+    pub(crate) detach_s: Option<f64>,
+    #[command(flatten)]
+    pub(crate) server: ServerArgs,
+}
+
+#[derive(Debug, Args)]
+pub(crate) struct ViewArgs {
+    #[command(flatten)]
+    pub(crate) field: FieldArgs,
+    /// Dwell per position, µs
+    #[arg(long, default_value_t = 1.0, allow_negative_numbers = true)]
+    pub(crate) dwell_us: f64,
+    /// Exposures ÷ pixels per frame
+    #[arg(long, default_value_t = 0.1, allow_negative_numbers = true)]
+    pub(crate) fraction: f64,
+    /// Largest mean dose rate, e/Å²/s
+    #[arg(long, default_value_t = 100.0, allow_negative_numbers = true)]
+    pub(crate) max_dose_rate: f64,
+    /// Detector
+    #[arg(long)]
+    pub(crate) detector: Option<String>,
+    /// End after so many frames (0: until Ctrl-C)
+    #[arg(long, default_value_t = 0)]
+    pub(crate) frames: u32,
+    #[command(flatten)]
+    pub(crate) server: ServerArgs,
+}
+
+#[cfg(feature = "serve")]
+#[derive(Debug, Args)]
+pub(crate) struct DemoArgs {
+    /// Folder for the data set and the picture
+    #[arg(long, default_value = ".")]
+    pub(crate) out: PathBuf,
+    /// Exposures ÷ pixels
+    #[arg(long, default_value_t = 0.1, allow_negative_numbers = true)]
+    pub(crate) fraction: f64,
+    /// Pattern
+    #[arg(long, default_value = "jittered")]
+    pub(crate) pattern: String,
+    /// Seed
+    #[arg(long, default_value_t = 0)]
+    pub(crate) seed: u64,
+}
+
+#[cfg(feature = "serve")]
+#[derive(Debug, Args)]
+pub(crate) struct ServeArgs {
+    /// Configuration; without one the simulated microscope is served
+    #[arg(long)]
+    pub(crate) config: Option<PathBuf>,
+}
+
+#[cfg(feature = "serve")]
+#[derive(Debug, Args)]
+pub(crate) struct SimulateArgs {
+    /// Folder with meta.json + data.npy, or a .npy, PNG or TIFF file
+    pub(crate) specimen: PathBuf,
+    #[command(flatten)]
+    pub(crate) plan: PlanArgs,
+    /// Probe current, pA (default 10)
+    #[arg(long, allow_negative_numbers = true)]
+    pub(crate) current_pa: Option<f64>,
+    /// Expected values instead of counts; `electrons` = 1
+    #[arg(long)]
+    pub(crate) noiseless: bool,
+    /// Preset `ideal`: every imperfection off, counting noise stays
+    #[arg(long, conflicts_with = "instrument")]
+    pub(crate) ideal: bool,
+    /// stem, sem, electrostatic, ideal, or a TOML file
+    #[arg(long)]
+    pub(crate) instrument: Option<String>,
+    /// Pixel size of a bare file, nm
+    #[arg(long, allow_negative_numbers = true)]
+    pub(crate) pixel_nm: Option<f64>,
+    /// Mean that grey values of real images are scaled to, detected per incident electron
+    #[arg(long, default_value_t = 0.05, allow_negative_numbers = true)]
+    pub(crate) real_mean: f64,
+    /// Data set to write
+    #[arg(long)]
+    pub(crate) out: Option<PathBuf>,
+}
+
+#[cfg(feature = "serve")]
+#[derive(Debug, Args)]
+pub(crate) struct ReconstructArgs {
+    /// Data set
+    pub(crate) dataset: PathBuf,
+    /// Estimator
+    #[arg(long)]
+    pub(crate) estimator: String,
+    /// Data set to write
+    #[arg(long)]
+    pub(crate) out: PathBuf,
+}
+
+#[cfg(feature = "serve")]
+#[derive(Debug, Args)]
+pub(crate) struct PathArg {
+    /// Data set
+    pub(crate) path: PathBuf,
+}
+
+#[cfg(feature = "serve")]
+#[derive(Debug, Clone, Copy, PartialEq, Eq, ValueEnum)]
+pub(crate) enum ExportFormat {
+    /// Pictures, 8 bit
+    Png,
+    /// Planes, 32-bit float
+    Tiff,
+    /// Planes and samples as NumPy arrays
+    Npy,
+}
+
+#[cfg(feature = "serve")]
+#[derive(Debug, Args)]
+pub(crate) struct ExportArgs {
+    /// Data set
+    pub(crate) dataset: PathBuf,
+    /// Format
+    #[arg(long, value_enum)]
+    pub(crate) format: ExportFormat,
+    /// Folder to write to (beside the data set if left out)
+    #[arg(long)]
+    pub(crate) out: Option<PathBuf>,
+}
+
+#[cfg(feature = "serve")]
+#[derive(Debug, Subcommand)]
+pub(crate) enum Bench {
+    /// Positions per second: firmware-sim over TCP, HAL, engine, journal
+    Stream {
+        /// Positions per run
+        #[arg(long, default_value_t = 20_000_000)]
+        positions: u64,
+        /// Runs; the best is reported
+        #[arg(long, default_value_t = 3)]
+        runs: u32,
+    },
+}
