@@ -82,7 +82,11 @@ pub(crate) enum Verb {
 #[derive(Debug, Args)]
 pub(crate) struct ServerArgs {
     /// Server: http://HOST:PORT or unix:PATH
-    #[arg(long, env = "BEAMWRIGHT_SERVER", default_value = "http://127.0.0.1:7410")]
+    #[arg(
+        long,
+        env = "BEAMWRIGHT_SERVER",
+        default_value = "http://127.0.0.1:7410"
+    )]
     pub(crate) server: String,
 }
 

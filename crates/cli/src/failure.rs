@@ -11,7 +11,13 @@ pub(crate) enum Failure {
     Usage(#[from] Invalid),
     /// A file cannot be read or written.
     #[error("{path}: {source}")]
-    File { path: String, source: std::io::Error },
+    File {
+        path: String,
+        source: std::io::Error,
+    },
+    /// What was named does not exist, or this version cannot do it.
+    #[error("{0}")]
+    NotFound(String),
     /// The server does not answer.
     #[error("{0}")]
     Unreachable(String),
@@ -29,7 +35,7 @@ pub(crate) enum Failure {
 impl Failure {
     pub(crate) fn exit_code(&self) -> ExitCode {
         ExitCode::from(match self {
-            Self::Usage(_) | Self::File { .. } => 2,
+            Self::Usage(_) | Self::File { .. } | Self::NotFound(_) => 2,
             Self::Unreachable(_) => 3,
             Self::Refused(_) => 4,
             Self::Aborted(_) => 5,

@@ -1,1 +1,54 @@
-//! The beamwright binary: service, demo, offline verbs and thin client.
+//! The one binary `beamwright`: service, demo, offline verbs, and the thin client.
+//!
+//! Verbs take options apart, call the library that does the work, and print. Reading verbs print one JSON
+//! document as the last line of stdout with `--json`. Progress bars appear on a terminal only. Exit codes: 0 ok,
+//! 2 usage or file, 3 unreachable, 4 refused for safety, 5 aborted.
+
+mod acquire;
+mod args;
+mod control;
+mod failure;
+mod follow;
+mod lease_file;
+mod online;
+mod output;
+mod plan;
+
+use args::{Cli, Verb};
+use clap::Parser;
+use failure::Failure;
+use output::Output;
+use std::process::ExitCode;
+
+/// Runs the command line of this process.
+#[must_use]
+pub fn main() -> ExitCode {
+    let cli = Cli::parse();
+    let output = Output { json: cli.json };
+    match run(cli.verb, &output) {
+        Ok(()) => ExitCode::SUCCESS,
+        Err(failure) => {
+            output.failure(&failure);
+            failure.exit_code()
+        }
+    }
+}
+
+fn run(verb: Verb, output: &Output) -> Result<(), Failure> {
+    match verb {
+        Verb::Acquire(args) => online::run(acquire::acquire(args, output)),
+        Verb::View(args) => online::run(acquire::view(args, output)),
+        Verb::Watch(args) => online::run(control::watch(args, output)),
+        Verb::Status(args) => online::run(control::status(args, output)),
+        Verb::List(args) => online::run(control::list(args, output)),
+        Verb::Show(args) => online::run(control::show(args, output)),
+        Verb::Pause(args) => online::run(control::pause(args, output)),
+        Verb::Resume(args) => online::run(control::resume(args, output)),
+        Verb::Abort(args) => online::run(control::abort(args, output)),
+        Verb::Blank(args) => online::run(control::blank(args, output)),
+        Verb::ClearTrip(args) => online::run(control::clear_trip(args, output)),
+        Verb::Control { what } => online::run(control::control(what, output)),
+        Verb::Devices(args) => online::run(control::devices(args, output)),
+        Verb::Calibrate { what } => online::run(control::calibrate(what, output)),
+    }
+}

@@ -2,8 +2,9 @@
 
 use crate::args::{OrderArg, PlanArgs};
 use domain::{
-    AreaLimit, BlankTravel, DetectorName, Dose, DoseLimits, DwellTime, Electrons, Estimator, Exposure, Fraction,
-    Invalid, Nanometres, Order, Pattern, Plan, ScanField, SettleLaw, StopRule, Texts,
+    AreaLimit, BlankTravel, DetectorName, Dose, DoseLimits, DwellTime, Electrons, Estimator,
+    Exposure, Fraction, Invalid, Nanometres, Order, Pattern, Plan, ScanField, SettleLaw, StopRule,
+    Texts,
 };
 use std::sync::Arc;
 use std::time::Duration;
@@ -17,12 +18,21 @@ pub(crate) fn plan(
 ) -> Result<Plan, Invalid> {
     let detectors = match args.detector.as_slice() {
         [] => default_detectors.to_vec(),
-        named => named.iter().map(|name| DetectorName::new(name)).collect::<Result<_, _>>()?,
+        named => named
+            .iter()
+            .map(|name| DetectorName::new(name))
+            .collect::<Result<_, _>>()?,
     };
     let mut plan = Plan::new(field, detectors, exposure(args)?);
     plan.pattern = match (list, args.pattern.as_str()) {
         (Some(list), "list" | "jittered") => Pattern::List(list),
-        (Some(_), other) => return Err(Invalid::new("list", format!("--pattern {other}"), "only --pattern list")),
+        (Some(_), other) => {
+            return Err(Invalid::new(
+                "list",
+                format!("--pattern {other}"),
+                "only --pattern list",
+            ));
+        }
         (None, name) => Pattern::from_name(name)?,
     };
     plan.order = order(args.order);
@@ -32,11 +42,17 @@ pub(crate) fn plan(
     plan.estimator = Estimator::from_name(&args.estimator)?;
     plan.seed = args.seed;
     plan.blank_travel = blank_travel(&args.blank_travel)?;
-    plan.settle = args.settle.as_deref().map(settle_law).transpose()?.unwrap_or_default();
+    plan.settle = args
+        .settle
+        .as_deref()
+        .map(settle_law)
+        .transpose()?
+        .unwrap_or_default();
     plan.flyback_ns = nanoseconds("flyback_us", args.flyback_us)?;
     plan.limits = limits(args)?;
     if let Some(seconds) = args.until_s {
-        plan.stop.push(StopRule::Time(span("until_s", seconds, 1.0)?));
+        plan.stop
+            .push(StopRule::Time(span("until_s", seconds, 1.0)?));
     }
     plan.lead = span("lead_ms", args.lead_ms, 1e-3)?;
     plan.batch = args.batch;
@@ -51,17 +67,29 @@ pub(crate) fn plan(
 }
 
 fn exposure(args: &PlanArgs) -> Result<Exposure, Invalid> {
-    match (args.dwell_us, args.electrons_per_position, args.dose_e_per_a2) {
-        (dwell, None, None) => DwellTime::from_microseconds(dwell.unwrap_or(1.0)).map(Exposure::Dwell),
-        (_, Some(n), None) if n > 0.0 => {
-            Electrons::new(n).map(Exposure::ElectronsPerPosition).map_err(|e| e.named("electrons_per_position"))
+    match (
+        args.dwell_us,
+        args.electrons_per_position,
+        args.dose_e_per_a2,
+    ) {
+        (dwell, None, None) => {
+            DwellTime::from_microseconds(dwell.unwrap_or(1.0)).map(Exposure::Dwell)
         }
+        (_, Some(n), None) if n > 0.0 => Electrons::new(n)
+            .map(Exposure::ElectronsPerPosition)
+            .map_err(|e| e.named("electrons_per_position")),
         (_, None, Some(dose)) if dose > 0.0 => Dose::from_e_per_a2(dose).map(Exposure::MeanDose),
-        (_, Some(n), None) => Err(Invalid::new("electrons_per_position", n, "above 0 electrons")),
+        (_, Some(n), None) => Err(Invalid::new(
+            "electrons_per_position",
+            n,
+            "above 0 electrons",
+        )),
         (_, None, Some(dose)) => Err(Invalid::new("dose_e_per_a2", dose, "above 0 e/Å²")),
-        (_, Some(_), Some(dose)) => {
-            Err(Invalid::new("dose_e_per_a2", dose, "either a dose or electrons per position, not both"))
-        }
+        (_, Some(_), Some(dose)) => Err(Invalid::new(
+            "dose_e_per_a2",
+            dose,
+            "either a dose or electrons per position, not both",
+        )),
     }
 }
 
@@ -82,25 +110,43 @@ fn blank_travel(text: &str) -> Result<BlankTravel, Invalid> {
         "always" => Ok(BlankTravel::Always),
         length => match length.parse::<f32>() {
             Ok(px) if px.is_finite() && px >= 0.0 => Ok(BlankTravel::Beyond(px)),
-            _ => Err(Invalid::new("blank_travel", format!("{text:?}"), "auto, never, always, or a length ≥ 0 px")),
+            _ => Err(Invalid::new(
+                "blank_travel",
+                format!("{text:?}"),
+                "auto, never, always, or a length ≥ 0 px",
+            )),
         },
     }
 }
 
 fn settle_law(text: &str) -> Result<SettleLaw, Invalid> {
-    let bad = || Invalid::new("settle", format!("{text:?}"), "JUMP_PX:SETTLE_US pairs, e.g. 1:5,10:15,100:36");
+    let bad = || {
+        Invalid::new(
+            "settle",
+            format!("{text:?}"),
+            "JUMP_PX:SETTLE_US pairs, e.g. 1:5,10:15,100:36",
+        )
+    };
     let pair = |pair: &str| {
         let (jump, settle) = pair.split_once(':').ok_or_else(bad)?;
         let jump: f32 = jump.trim().parse().map_err(|_| bad())?;
         let settle: f64 = settle.trim().parse().map_err(|_| bad())?;
         Ok((jump, nanoseconds("settle", settle)?))
     };
-    Ok(SettleLaw { table: text.split(',').map(pair).collect::<Result<_, _>>()? })
+    Ok(SettleLaw {
+        table: text.split(',').map(pair).collect::<Result<_, _>>()?,
+    })
 }
 
 fn limits(args: &PlanArgs) -> Result<DoseLimits, Invalid> {
     let area = |text: &str| {
-        let bad = || Invalid::new("max_area_dose", format!("{text:?}"), "DOSE_E_PER_A2:RADIUS_NM, e.g. 500:0.2");
+        let bad = || {
+            Invalid::new(
+                "max_area_dose",
+                format!("{text:?}"),
+                "DOSE_E_PER_A2:RADIUS_NM, e.g. 500:0.2",
+            )
+        };
         let (dose, radius) = text.split_once(':').ok_or_else(bad)?;
         let number = |text: &str| text.trim().parse::<f64>().map_err(|_| bad());
         Ok(AreaLimit {
@@ -124,7 +170,11 @@ fn limits(args: &PlanArgs) -> Result<DoseLimits, Invalid> {
 }
 
 fn positive(field: &'static str, value: f64, unit: &str) -> Result<f64, Invalid> {
-    if value > 0.0 { Ok(value) } else { Err(Invalid::new(field, value, format!("above 0 {unit}"))) }
+    if value > 0.0 {
+        Ok(value)
+    } else {
+        Err(Invalid::new(field, value, format!("above 0 {unit}")))
+    }
 }
 
 fn nanoseconds(field: &'static str, us: f64) -> Result<u32, Invalid> {
@@ -154,20 +204,30 @@ mod tests {
 
     fn plan_of(options: &str) -> Result<Plan, Invalid> {
         let line = format!("beamwright acquire {options}");
-        let Verb::Acquire(acquire) = Cli::try_parse_from(line.split(' ').filter(|w| !w.is_empty())).unwrap().verb
+        let Verb::Acquire(acquire) = Cli::try_parse_from(line.split(' ').filter(|w| !w.is_empty()))
+            .unwrap()
+            .verb
         else {
             panic!("acquire parses as acquire");
         };
         let pitch = Pitch::Nanometres(Nanometres::new(0.1).unwrap());
         let field = ScanField::centred(Grid::new(64, 64).unwrap(), pitch);
-        plan(&acquire.plan, field, &[DetectorName::new("haadf").unwrap()], None)
+        plan(
+            &acquire.plan,
+            field,
+            &[DetectorName::new("haadf").unwrap()],
+            None,
+        )
     }
 
     #[test]
     fn defaults_are_a_tenth_jittered_at_one_microsecond() {
         let plan = plan_of("").unwrap();
         assert_eq!(plan.positions_per_frame(), 410);
-        assert_eq!(plan.exposure, Exposure::Dwell(DwellTime::from_nanoseconds(1000).unwrap()));
+        assert_eq!(
+            plan.exposure,
+            Exposure::Dwell(DwellTime::from_nanoseconds(1000).unwrap())
+        );
     }
 
     #[test]

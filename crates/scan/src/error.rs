@@ -2,7 +2,7 @@
 
 use domain::Invalid;
 
-/// A plan or a list of positions was refused. The beam is untouched; correct what is named and ask again.
+/// A plan was refused. The beam is untouched; correct what is named and ask again.
 #[derive(Debug, Clone, PartialEq, thiserror::Error)]
 pub enum Error {
     /// A value of the plan is outside its range.
@@ -15,13 +15,5 @@ pub enum Error {
         name: &'static str,
         /// Names that can be used.
         allowed: String,
-    },
-    /// A list file has a bad line; correct the file.
-    #[error("line {line}: {source}")]
-    Line {
-        /// Line, from 1.
-        line: usize,
-        /// What is wrong with it.
-        source: Invalid,
     },
 }

@@ -12,6 +12,7 @@ mod error;
 #[cfg(test)]
 mod fixtures;
 mod journal;
+mod list_file;
 mod npy;
 mod picture;
 mod record;
@@ -32,6 +33,7 @@ pub use journal::{
     DiskFile, Fault, JournalFile, JournalIndex, JournalReader, Recorder, RecorderSettings,
     SampleReader, ScriptedFile, Syncer, Tail,
 };
+pub use list_file::{list_from_csv, list_from_npy};
 pub use npy::{NpyArray, NpyValues, write_npy_f32};
 pub use picture::{
     ColourMap, DisplayRange, Figure, Panel, Picture, Plane, ansi_picture, plain_picture, write_png,

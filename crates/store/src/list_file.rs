@@ -3,7 +3,6 @@
 //! CSV: `row,column[,dwell µs]` per line, px, comma, semicolon or tab; empty lines and lines that start with `#` are
 //! skipped, and the first line may be a header. NPY: version 1–3, `[n, 2]` or `[n, 3]`, C order, numbers of any size.
 
-use crate::Error;
 use domain::{DwellTime, Grid, Invalid, ListedPosition};
 use std::sync::Arc;
 
@@ -11,7 +10,7 @@ use std::sync::Arc;
 const N_MAX: usize = u32::MAX as usize;
 
 /// Positions from CSV text.
-pub fn list_from_csv(bytes: &[u8], grid: Grid) -> Result<Arc<[ListedPosition]>, Error> {
+pub fn list_from_csv(bytes: &[u8], grid: Grid) -> Result<Arc<[ListedPosition]>, Invalid> {
     let text = std::str::from_utf8(bytes).map_err(|e| {
         Invalid::new(
             "pattern.list",
@@ -32,11 +31,8 @@ pub fn list_from_csv(bytes: &[u8], grid: Grid) -> Result<Arc<[ListedPosition]>, 
         if is_header && !line.to_ascii_lowercase().starts_with("nan") {
             continue;
         }
-        let at = |source| Error::Line {
-            line: i + 1,
-            source,
-        };
-        list.push(line_position(line, grid).map_err(at)?);
+        let position = line_position(line, grid);
+        list.push(position.map_err(|e| e.within(&format!("line {}", i + 1)))?);
     }
     not_empty(list)
 }
@@ -85,7 +81,7 @@ fn position(values: &[f64], grid: Grid) -> Result<ListedPosition, Invalid> {
     })
 }
 
-fn not_empty(list: Vec<ListedPosition>) -> Result<Arc<[ListedPosition]>, Error> {
+fn not_empty(list: Vec<ListedPosition>) -> Result<Arc<[ListedPosition]>, Invalid> {
     if list.is_empty() || list.len() > N_MAX {
         let value = format!("{} positions", list.len());
         return Err(Invalid::new("pattern.list", value, format!("1 to {N_MAX} positions")).into());
@@ -94,7 +90,7 @@ fn not_empty(list: Vec<ListedPosition>) -> Result<Arc<[ListedPosition]>, Error> 
 }
 
 /// Positions from a NumPy array file.
-pub fn list_from_npy(bytes: &[u8], grid: Grid) -> Result<Arc<[ListedPosition]>, Error> {
+pub fn list_from_npy(bytes: &[u8], grid: Grid) -> Result<Arc<[ListedPosition]>, Invalid> {
     let header = NpyHeader::parse(bytes)?;
     let [n, n_values] = header.shape;
     let size = header.kind.size();

@@ -1,0 +1,307 @@
+//! Verbs on a running server: look, pause, resume, abort, blank, calibrate.
+
+use crate::acquire::{finished, report, summary};
+use crate::args::{Calibrate, ClearTripArgs, Control, IdArgs, ServerArgs};
+use crate::failure::Failure;
+use crate::follow::{Bar, dose, state};
+use crate::output::{Output, bytes, seconds};
+use crate::{lease_file, online};
+use client::{Acquisition, CalibrationEvent, CalibrationRun, Client, Status};
+use domain::DetectorName;
+use serde_json::json;
+
+pub(crate) async fn status(args: ServerArgs, output: &Output) -> Result<(), Failure> {
+    let client = online::connect(&args).await?;
+    let (status, server) = (client.status().await?, client.server_info().await?);
+    let head = format!(
+        "{} {} ({})",
+        server.server_name,
+        server.version,
+        client.server()
+    );
+    output.result(
+        format!("{head}\n{}", status_text(&status)),
+        &json!({ "server": server, "status": status }),
+    );
+    Ok(())
+}
+
+fn status_text(status: &Status) -> String {
+    let lease = match status.lease.held {
+        true => format!(
+            "{}, {} ms left",
+            status.lease.holder, status.lease.remaining_ms
+        ),
+        false => "free".to_owned(),
+    };
+    let mut text = format!(
+        "beam        {}\ncontroller  {} (link {}, watchdog {} ms)\nacquisition {}\ncontrol     {lease}\nstorage     {} free",
+        status.beam,
+        status.controller,
+        status.link,
+        status.watchdog_ms,
+        status.acquisition.as_deref().unwrap_or("none"),
+        bytes(status.storage_free_bytes),
+    );
+    if let Some(trip) = &status.trip {
+        text += &format!("\ntrip {}     {}: {}", trip.cause_id, trip.cause, trip.text);
+    }
+    for warning in &status.warnings {
+        text += &format!("\nwarning     {warning}");
+    }
+    text
+}
+
+pub(crate) async fn list(args: ServerArgs, output: &Output) -> Result<(), Failure> {
+    let client = online::connect(&args).await?;
+    let acquisitions = client.list(1000).await?;
+    let line = |a: &Acquisition| {
+        format!(
+            "{:<24} {:<10} {:>10} positions  {:<12} {}",
+            a.id,
+            state(a.state),
+            a.progress.n_sampled,
+            a.pattern,
+            dose(a)
+        )
+    };
+    let text: Vec<String> = acquisitions.iter().map(line).collect();
+    let text = if text.is_empty() {
+        "no acquisitions".to_owned()
+    } else {
+        text.join("\n")
+    };
+    output.result(text, &json!({ "acquisitions": acquisitions }));
+    Ok(())
+}
+
+/// The acquisition named, else the newest.
+async fn chosen(client: &Client, id: Option<String>) -> Result<String, Failure> {
+    if let Some(id) = id {
+        return Ok(id);
+    }
+    let listed = client.list(1000).await?;
+    let newest = listed
+        .iter()
+        .max_by(|a, b| a.created_s.total_cmp(&b.created_s).then(a.id.cmp(&b.id)));
+    newest
+        .map(|a| a.id.clone())
+        .ok_or_else(|| Failure::NotFound("the server has no acquisitions".to_owned()))
+}
+
+pub(crate) async fn show(args: IdArgs, output: &Output) -> Result<(), Failure> {
+    let client = online::connect(&args.server).await?;
+    let acquisition = client.acquisition(&chosen(&client, args.id).await?).await?;
+    output.result(summary(&acquisition), &report(&acquisition));
+    Ok(())
+}
+
+pub(crate) async fn watch(args: IdArgs, output: &Output) -> Result<(), Failure> {
+    let client = online::connect(&args.server).await?;
+    let id = chosen(&client, args.id).await?;
+    let bar = Bar::new();
+    let mut watch = client.watch(&id, 10.0).await?;
+    while let Some(acquisition) = watch.next().await? {
+        bar.show(&acquisition);
+    }
+    bar.clear();
+    let ended = client.acquisition(&id).await?;
+    output.result(summary(&ended), &report(&ended));
+    finished(&ended)
+}
+
+pub(crate) async fn pause(args: IdArgs, output: &Output) -> Result<(), Failure> {
+    let client = online::connect(&args.server).await?;
+    let id = chosen(&client, args.id).await?;
+    let (lease, _file) = lease_file::borrow(&client).await?;
+    let acquisition = client.pause(&lease, &id).await?;
+    output.result(summary(&acquisition), &report(&acquisition));
+    Ok(())
+}
+
+pub(crate) async fn resume(args: IdArgs, output: &Output) -> Result<(), Failure> {
+    let client = online::connect(&args.server).await?;
+    let id = chosen(&client, args.id).await?;
+    let (lease, _file) = lease_file::borrow(&client).await?;
+    let acquisition = client.resume(&lease, &id).await?;
+    output.result(summary(&acquisition), &report(&acquisition));
+    Ok(())
+}
+
+pub(crate) async fn abort(args: IdArgs, output: &Output) -> Result<(), Failure> {
+    let client = online::connect(&args.server).await?;
+    let id = chosen(&client, args.id).await?;
+    let acquisition = client.abort(None, &id, "aborted by the operator").await?;
+    output.result(summary(&acquisition), &report(&acquisition));
+    Ok(())
+}
+
+pub(crate) async fn blank(args: ServerArgs, output: &Output) -> Result<(), Failure> {
+    let client = online::connect(&args).await?;
+    let blanked = client.blank("blanked by the operator").await?;
+    let mut text = format!(
+        "blanked after {}",
+        seconds(blanked.latency_us as f64 * 1e-6)
+    );
+    if blanked.parked_unblanked {
+        text = "there is no blanker: the beam is parked off the field and burns there".to_owned();
+    }
+    if let Some(trip) = &blanked.trip {
+        text += &format!(
+            "\ntrip {} is latched; `beamwright clear-trip {}` before going on",
+            trip.cause_id, trip.cause_id
+        );
+    }
+    output.result(text, &json!({ "blanked": blanked }));
+    Ok(())
+}
+
+pub(crate) async fn clear_trip(args: ClearTripArgs, output: &Output) -> Result<(), Failure> {
+    let client = online::connect(&args.server).await?;
+    let (lease, _file) = lease_file::borrow(&client).await?;
+    client.clear_trip(&lease, u64::from(args.trip)).await?;
+    output.result(
+        format!("trip {} is cleared", args.trip),
+        &json!({ "cleared": args.trip }),
+    );
+    Ok(())
+}
+
+pub(crate) async fn control(what: Control, output: &Output) -> Result<(), Failure> {
+    match what {
+        Control::Take(args) => {
+            let client = online::connect(&args).await?;
+            let (lease, _file) = lease_file::take(&client).await?;
+            output.line(format!(
+                "control taken (epoch {}); Ctrl-C releases it",
+                lease.epoch()
+            ));
+            tokio::select! {
+                _ = tokio::signal::ctrl_c() => {}
+                lost = lease.lost() => return Err(lost.into()),
+            }
+            lease.release().await?;
+            output.result("control released", &json!({ "released": true }));
+        }
+        Control::Release(args) => {
+            let client = online::connect(&args).await?;
+            let released = lease_file::release(&client).await?;
+            let text = if released {
+                "control released"
+            } else {
+                "this user holds no lease"
+            };
+            output.result(text, &json!({ "released": released }));
+        }
+    }
+    Ok(())
+}
+
+pub(crate) async fn devices(args: ServerArgs, output: &Output) -> Result<(), Failure> {
+    let client = online::connect(&args).await?;
+    let (capabilities, column) = (client.capabilities().await?, client.column().await?);
+    let controller = &capabilities.controller;
+    let field = capabilities.default_field;
+    let mut text = format!(
+        "controller  {} ({}), serial {}\n            dwell {} to {}, blanker {}, queue {} positions\nfield       {}×{} px, {:.4} {} wide\n",
+        controller.model,
+        controller.uri,
+        controller.serial,
+        seconds(controller.min_dwell_ns as f64 * 1e-9),
+        seconds(controller.max_dwell_ns as f64 * 1e-9),
+        controller.blanker,
+        controller.queue_positions,
+        field.grid.n_rows(),
+        field.grid.n_cols(),
+        field.extent()[0],
+        field.pitch.unit(),
+    );
+    for detector in &capabilities.detectors {
+        let calibrated = detector
+            .calibration
+            .as_ref()
+            .map_or("not calibrated", |c| c.id.as_str());
+        text += &format!(
+            "detector    {:<10} {} bits, {calibrated}\n",
+            detector.name, detector.adc_bits
+        );
+    }
+    let state = &column.state;
+    let known = |value: Option<f64>, unit: &str| {
+        value.map_or("unknown".to_owned(), |v| format!("{v} {unit}"))
+    };
+    let tension = known(state.high_tension.map(domain::HighTension::kilovolts), "kV");
+    let current = known(state.probe_current.map(domain::Current::picoamperes), "pA");
+    text += &format!(
+        "column      {}: {tension}, probe current {current}\n",
+        column.driver
+    );
+    for cannot in &controller.cannot_promise {
+        text += &format!("cannot      {cannot}\n");
+    }
+    let value = json!({
+        "controller": controller,
+        "detectors": capabilities.detectors.iter().map(|d| d.name.as_str()).collect::<Vec<_>>(),
+        "default_detectors": capabilities.default_detectors.iter().map(DetectorName::as_str).collect::<Vec<_>>(),
+        "patterns": capabilities.patterns,
+        "estimators": capabilities.estimators,
+        "probe_current_pa": state.probe_current.map(domain::Current::picoamperes),
+        "high_tension_kv": state.high_tension.map(domain::HighTension::kilovolts),
+    });
+    output.result(text, &value);
+    Ok(())
+}
+
+pub(crate) async fn calibrate(what: Calibrate, output: &Output) -> Result<(), Failure> {
+    let (server, run) = match what {
+        Calibrate::Field {
+            spacing_nm,
+            angle_deg,
+            server,
+        } => {
+            let lattice_angle_rad = Some(angle_deg.to_radians());
+            (
+                server,
+                CalibrationRun::Field {
+                    lattice_spacing_nm: spacing_nm,
+                    lattice_angle_rad,
+                },
+            )
+        }
+        Calibrate::Detector { detector, server } => {
+            let name = DetectorName::new(&detector)?;
+            (
+                server,
+                CalibrationRun::Detector {
+                    detectors: vec![name.as_str().to_owned()],
+                },
+            )
+        }
+    };
+    let client = online::connect(&server).await?;
+    let (lease, _file) = lease_file::take(&client).await?;
+    let mut stream = client.calibrate(&lease, &run, true).await?;
+    let mut result = None;
+    while let Some(event) = stream.next().await? {
+        match event {
+            CalibrationEvent::Progress { step, done } if !output.json => {
+                output.line(format!("{:>3.0} % {step}", done * 100.0));
+            }
+            CalibrationEvent::Progress { .. } => {}
+            CalibrationEvent::Done(calibration) => result = Some(calibration),
+        }
+    }
+    lease.release().await?;
+    let calibration = result
+        .ok_or_else(|| Failure::Aborted("the calibration ended without a result".to_owned()))?;
+    let figures: Vec<String> = calibration
+        .figures
+        .iter()
+        .map(|(name, v)| format!("  {name} {v:.6}"))
+        .collect();
+    output.result(
+        format!("{}\n{}", calibration.id, figures.join("\n")),
+        &json!({ "calibration": calibration }),
+    );
+    Ok(())
+}

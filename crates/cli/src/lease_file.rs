@@ -1,0 +1,87 @@
+//! The lease that this user holds, in a file that only this user can read, so that a second terminal can pause
+//! or resume what the first one runs.
+
+use client::{Client, Lease};
+use std::path::PathBuf;
+use std::time::Duration;
+
+use crate::failure::Failure;
+
+/// Removes the file when dropped.
+pub(crate) struct LeaseFile(Option<PathBuf>);
+
+impl Drop for LeaseFile {
+    fn drop(&mut self) {
+        if let Some(path) = self.0.take() {
+            let _ = std::fs::remove_file(path);
+        }
+    }
+}
+
+/// Takes the control lease and lets other terminals of this user act under it.
+pub(crate) async fn take(client: &Client) -> Result<(Lease, LeaseFile), Failure> {
+    let lease = client
+        .acquire_lease(&holder(), Duration::from_secs(2))
+        .await?;
+    let path = path(client.server());
+    let text = format!("{} {}", lease.id(), lease.epoch());
+    let written = write_private(&path, &text).is_ok();
+    Ok((lease, LeaseFile(written.then_some(path))))
+}
+
+/// The lease that another terminal of this user keeps alive, else one of our own.
+pub(crate) async fn borrow(client: &Client) -> Result<(Lease, LeaseFile), Failure> {
+    let kept = std::fs::read_to_string(path(client.server())).ok();
+    let parts = kept.as_deref().and_then(|text| text.split_once(' '));
+    if let Some((id, epoch)) = parts
+        && let Ok(epoch) = epoch.trim().parse()
+        && client.lease().await?.lease_epoch == epoch
+    {
+        return Ok((client.adopt_lease(id, epoch), LeaseFile(None)));
+    }
+    take(client).await
+}
+
+/// Releases the lease that another terminal of this user took.
+pub(crate) async fn release(client: &Client) -> Result<bool, Failure> {
+    let path = path(client.server());
+    let kept = std::fs::read_to_string(&path).ok();
+    let Some((id, epoch)) = kept.as_deref().and_then(|text| text.split_once(' ')) else {
+        return Ok(false);
+    };
+    if let Ok(epoch) = epoch.trim().parse() {
+        client.release_lease(id, epoch).await?;
+    }
+    let _ = std::fs::remove_file(path);
+    Ok(true)
+}
+
+fn holder() -> String {
+    let user = std::env::var("USER")
+        .or_else(|_| std::env::var("USERNAME"))
+        .unwrap_or_default();
+    format!("beamwright cli {user} ({})", std::process::id())
+}
+
+fn path(server: &str) -> PathBuf {
+    let folder = std::env::var_os("XDG_RUNTIME_DIR").map_or_else(std::env::temp_dir, PathBuf::from);
+    let user = std::env::var("USER")
+        .or_else(|_| std::env::var("USERNAME"))
+        .unwrap_or_default();
+    let plain = |c: char| if c.is_ascii_alphanumeric() { c } else { '_' };
+    folder.join(format!(
+        "beamwright-{user}-{}.lease",
+        server.replace(|c| plain(c) == '_', "_")
+    ))
+}
+
+fn write_private(path: &std::path::Path, text: &str) -> std::io::Result<()> {
+    let mut options = std::fs::OpenOptions::new();
+    options.write(true).create(true).truncate(true);
+    #[cfg(unix)]
+    {
+        use std::os::unix::fs::OpenOptionsExt;
+        options.mode(0o600);
+    }
+    std::io::Write::write_all(&mut options.open(path)?, text.as_bytes())
+}
