@@ -1,0 +1,288 @@
+//! A whole acquisition offline: simulated microscope, link, engine and estimator on one virtual clock.
+//!
+//! The same code as on an instrument runs in one thread; only the controller's other end is simulated. Results depend
+//! on plan, scene and seed alone.
+
+use crate::score::{Planes, Score, score};
+use crate::stopwatch::{Spent, Stopwatch};
+use crate::Error;
+use domain::{
+    ColumnState, Current, DetectorName, DwellTime, Electrons, Exposure, Grid, Invalid, Nanometres, Pitch, Plan,
+    SampleBlock, ScanField, VirtualClock,
+};
+use engine::lockstep::{Lockstep, Observer};
+use engine::{Config, State};
+use serde::Serialize;
+use sim::{Device, Image, Instrument, Scene, Specimen};
+use std::collections::BTreeMap;
+use std::path::{Path, PathBuf};
+use std::sync::Arc;
+
+/// A specimen under a simulated microscope, ready for plans.
+#[derive(Debug, Clone)]
+pub struct Stage {
+    scene: Scene,
+    instrument: Instrument,
+    image: Image,
+    n_threads: usize,
+}
+
+/// What a simulated acquisition gave.
+#[derive(Debug, Clone, Serialize)]
+pub struct Report {
+    /// Name of the specimen.
+    pub specimen: String,
+    /// Pattern or policy.
+    pub pattern: &'static str,
+    /// Estimator.
+    pub estimator: &'static str,
+    /// Positions with samples.
+    pub exposures: u64,
+    /// Distinct pixels visited.
+    pub pixels_visited: u64,
+    /// Pixels of the grid.
+    pub pixels: u64,
+    /// Side of a pixel, nm; `None` where unknown.
+    pub pixel_nm: Option<f64>,
+    /// Dwell, ns.
+    pub dwell_ns: u32,
+    /// Probe current, pA.
+    pub current_pa: f64,
+    /// Electrons during dwells.
+    pub electrons_dwell: f64,
+    /// Electrons outside the dwells.
+    pub electrons_outside: f64,
+    /// Mean dose over the field, everything unblanked included.
+    pub dose_e_per_a2: Option<f64>,
+    /// Scan time on the controller's clock, s.
+    pub scan_time_s: f64,
+    /// Of a full raster with the same dwell and settle law, with flyback, s.
+    pub full_raster_time_s: f64,
+    /// Detected events per visited pixel, by detector.
+    pub events_per_visited_pixel: BTreeMap<String, f64>,
+    /// Quality by detector, in the specimen's own values.
+    pub quality: Vec<Score>,
+    /// Wall and CPU time by stage.
+    pub stages: BTreeMap<&'static str, Spent>,
+    /// The data set, where one was written.
+    pub dataset: Option<PathBuf>,
+}
+
+impl Stage {
+    /// Reads instrument and specimen. The `code` specimen has no truth to score and is refused.
+    pub fn open(scene: &Scene, n_threads: usize) -> Result<Self, Error> {
+        let (instrument, specimen) = scene.open()?;
+        match specimen {
+            Specimen::Image(image) => Ok(Self { scene: scene.clone(), instrument, image, n_threads }),
+            Specimen::Code => Err(Invalid::new("specimen", "code", "a specimen with an image").into()),
+        }
+    }
+
+    /// The specimen's own field: its pixels, its pixel size.
+    pub fn field(&self) -> Result<ScanField, Error> {
+        let grid = Grid::new(self.image.n_rows, self.image.n_cols)?;
+        let pitch = match self.image.pixel_nm {
+            Some(nm) => Pitch::Nanometres(Nanometres::new(nm)?),
+            None => Pitch::Unknown,
+        };
+        Ok(ScanField::centred(grid, pitch))
+    }
+
+    /// The detector whose folder was named.
+    #[must_use]
+    pub fn default_detectors(&self) -> Vec<DetectorName> {
+        self.image.planes.first().map(|plane| plane.detector.clone()).into_iter().collect()
+    }
+
+    /// What a detector sees at every pixel of the field, fraction of incident electrons.
+    #[must_use]
+    pub fn truth(&self, detector: &str) -> Option<Arc<[f32]>> {
+        self.image.planes.iter().find(|p| p.detector.as_str() == detector).map(|p| p.values.clone())
+    }
+
+    /// Probe current, pA.
+    #[must_use]
+    pub fn current_pa(&self) -> f64 {
+        self.instrument.probe.current_pa
+    }
+
+    /// Changes the probe current.
+    pub fn set_current_pa(&mut self, current: f64) -> Result<(), Error> {
+        Current::from_picoamperes(current).map_err(|e| e.named("current_pa"))?;
+        self.instrument.probe.current_pa = current;
+        Ok(())
+    }
+
+    /// Sets the current at which `plan`, with the dwell `dwell`, spends what its exposure states.
+    pub fn fit_current(&mut self, plan: &mut Plan, dwell: DwellTime) -> Result<(), Error> {
+        let wanted = plan.exposure;
+        plan.exposure = Exposure::Dwell(dwell);
+        self.set_current_pa(1.0)?;
+        let per_picoampere = match wanted {
+            Exposure::Dwell(_) => return Ok(()),
+            Exposure::ElectronsPerPosition(_) => {
+                Current::from_picoamperes(1.0)?.electrons_per_ns() * f64::from(dwell.nanoseconds())
+            }
+            Exposure::MeanDose(dose) => {
+                let prediction = self.session(plan, None)?.engine.validate(plan)?;
+                prediction.dose_e_per_a2.ok_or_else(|| {
+                    Invalid::new("dose_e_per_a2", dose.e_per_a2(), "electrons per position: the pixel size is unknown")
+                })?
+            }
+        };
+        let wanted = match wanted {
+            Exposure::ElectronsPerPosition(n) => n.count(),
+            Exposure::MeanDose(dose) => dose.e_per_a2(),
+            Exposure::Dwell(_) => return Ok(()),
+        };
+        self.set_current_pa(wanted / per_picoampere)
+    }
+
+    /// Runs `plan`; writes the data set to `out` where one is named (it must not exist).
+    pub fn run(&self, plan: &Plan, out: Option<&Path>, watch: &mut Stopwatch) -> Result<Report, Error> {
+        let target = out.map(Target::new).transpose()?;
+        let mut session = self.session(plan, target.as_ref().map(|t| t.parent.as_path()))?;
+        let prediction = session.engine.validate(plan)?;
+        watch.lap("prepare");
+        let mut tally = Tally::new(plan.field.grid);
+        let outcome = session.engine.run(plan, &mut tally)?;
+        watch.lap("acquire");
+        let acquisition = &outcome.acquisition;
+        if acquisition.state != State::Finished {
+            let reason = acquisition.end.as_ref().map_or_else(String::new, |end| format!("{end:?}"));
+            return Err(Error::Ended { state: acquisition.state.to_string(), reason });
+        }
+        let dataset = match (target, &outcome.path) {
+            (Some(target), Some(path)) => Some(target.take(path)?),
+            _ => None,
+        };
+        let quality = match &outcome.estimate {
+            Some(estimate) if estimate.scale == 1 => self.scores(plan, estimate, &tally.visits)?,
+            _ => Vec::new(),
+        };
+        watch.lap("score");
+        let visited = tally.visits.iter().filter(|v| **v > 0.0).count() as u64;
+        let per_visited = |sum: &f64| sum / visited.max(1) as f64;
+        let names = plan.detectors.iter().map(ToString::to_string);
+        Ok(Report {
+            specimen: self.image.name.clone(),
+            pattern: plan.pattern.name(),
+            estimator: plan.estimator.name(),
+            exposures: acquisition.n_sampled,
+            pixels_visited: visited,
+            pixels: plan.field.grid.n_pixels(),
+            pixel_nm: self.image.pixel_nm,
+            dwell_ns: prediction.dwell.nanoseconds(),
+            current_pa: self.current_pa(),
+            electrons_dwell: acquisition.dose.dwell,
+            electrons_outside: acquisition.dose.outside,
+            dose_e_per_a2: acquisition.dose_e_per_a2,
+            scan_time_s: acquisition.scan_time.as_secs_f64(),
+            full_raster_time_s: prediction.full_raster_time.as_secs_f64(),
+            events_per_visited_pixel: names.zip(tally.events.iter().map(per_visited)).collect(),
+            quality,
+            stages: watch.stages(),
+            dataset,
+        })
+    }
+
+    fn scores(&self, plan: &Plan, estimate: &domain::Estimate, visits: &[f32]) -> Result<Vec<Score>, Error> {
+        let field = plan.field;
+        let mut scores = Vec::new();
+        for detector in &estimate.detectors {
+            let name = detector.detector.as_str();
+            let truth = self.truth(name).ok_or_else(|| Invalid::new("detector", name, "one of the specimen's"))?;
+            let planes =
+                Planes { detector: name, truth: &truth, mean: &detector.mean, uncertainty: &detector.uncertainty };
+            scores.push(score(field.grid, field.pitch, &planes, visits)?);
+        }
+        Ok(scores)
+    }
+
+    fn session(&self, plan: &Plan, directory: Option<&Path>) -> Result<Session, Error> {
+        let clock = VirtualClock::new();
+        let current = Current::from_picoamperes(self.instrument.probe.current_pa)?;
+        let specimen = Specimen::Image(self.image.clone());
+        let mut instrument = self.instrument.clone();
+        if !instrument.probe.noiseless {
+            let dwell = plan.dwell(Some(current), 0.0)?;
+            let electrons = current.electrons_per_ns() * f64::from(dwell.nanoseconds());
+            instrument.fit_gain(&specimen, Electrons::new(electrons)?)?;
+        }
+        let noiseless = instrument.probe.noiseless;
+        let device = Device::new(&instrument, specimen, self.scene.seed)?;
+        let setup = sim::informed(&hal::Setup::new(Arc::new(clock.clone())), &device)?;
+        let controller = sim::Lockstep::open(device, &setup, &clock)?;
+        let column = ColumnState {
+            probe_current: Some(current),
+            probe_current_source: "simulated".into(),
+            ..ColumnState::default()
+        };
+        let config = Config {
+            directory: directory.map(Path::to_path_buf),
+            noiseless,
+            kernel_variant: recon::Kernel::Native.variant().into(),
+            estimator_threads: self.n_threads,
+            ..Config::default()
+        };
+        Ok(Session { engine: Lockstep::new(config, controller.controller(), column, clock)? })
+    }
+}
+
+struct Session {
+    engine: Lockstep,
+}
+
+/// Where a data set goes that was recorded under its id.
+struct Target {
+    parent: PathBuf,
+    path: PathBuf,
+}
+
+impl Target {
+    fn new(path: &Path) -> Result<Self, Error> {
+        if path.exists() {
+            return Err(Invalid::new("out", path.display(), "a path that does not exist yet").into());
+        }
+        let parent = match path.parent() {
+            Some(parent) if !parent.as_os_str().is_empty() => parent.to_path_buf(),
+            _ => PathBuf::from("."),
+        };
+        store::check_writable(&parent)?;
+        Ok(Self { parent, path: path.to_path_buf() })
+    }
+
+    fn take(self, recorded: &Path) -> Result<PathBuf, Error> {
+        let file = |source| Error::File { path: self.path.display().to_string(), source };
+        std::fs::rename(recorded, &self.path).map_err(file)?;
+        Ok(self.path)
+    }
+}
+
+/// Counts visits and events while the scan runs.
+struct Tally {
+    grid: Grid,
+    visits: Vec<f32>,
+    events: Vec<f64>,
+}
+
+impl Tally {
+    fn new(grid: Grid) -> Self {
+        Self { grid, visits: vec![0.0; grid.n_pixels() as usize], events: Vec::new() }
+    }
+}
+
+impl Observer for Tally {
+    fn block(&mut self, block: &Arc<SampleBlock>) {
+        let last = |n: u32| (n - 1) as f32;
+        for (row, col) in block.row.iter().zip(&block.col) {
+            let row = row.round().clamp(0.0, last(self.grid.n_rows())) as usize;
+            let col = col.round().clamp(0.0, last(self.grid.n_cols())) as usize;
+            self.visits[row * self.grid.n_cols() as usize + col] += 1.0;
+        }
+        self.events.resize(block.signals.len(), 0.0);
+        for (sum, signal) in self.events.iter_mut().zip(&block.signals) {
+            *sum += signal.scalar().unwrap_or_default().iter().map(|v| f64::from(*v)).sum::<f64>();
+        }
+    }
+}
