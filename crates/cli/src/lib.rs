@@ -7,12 +7,18 @@
 mod acquire;
 mod args;
 mod control;
+#[cfg(feature = "serve")]
+mod demo;
 mod failure;
 mod follow;
 mod lease_file;
+#[cfg(feature = "serve")]
+mod offline;
 mod online;
 mod output;
 mod plan;
+#[cfg(feature = "serve")]
+mod serve;
 
 use args::{Cli, Verb};
 use clap::Parser;
@@ -36,6 +42,20 @@ pub fn main() -> ExitCode {
 
 fn run(verb: Verb, output: &Output) -> Result<(), Failure> {
     match verb {
+        #[cfg(feature = "serve")]
+        Verb::Simulate(args) => offline::simulate(&args, output),
+        #[cfg(feature = "serve")]
+        Verb::Demo(args) => online::run(demo::demo(args, output)),
+        #[cfg(feature = "serve")]
+        Verb::Serve(args) => online::run(serve::serve(args, output)),
+        #[cfg(feature = "serve")]
+        Verb::Reconstruct(args) => offline::reconstruct(&args, output),
+        #[cfg(feature = "serve")]
+        Verb::Recover(args) => offline::recover(&args, output),
+        #[cfg(feature = "serve")]
+        Verb::Replay(_) | Verb::Export(_) | Verb::Bench { .. } => {
+            Err(Failure::NotFound("not yet".into()))
+        }
         Verb::Acquire(args) => online::run(acquire::acquire(args, output)),
         Verb::View(args) => online::run(acquire::view(args, output)),
         Verb::Watch(args) => online::run(control::watch(args, output)),

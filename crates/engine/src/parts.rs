@@ -21,7 +21,6 @@ pub(crate) fn scan_failure(error: scan::Error) -> Invalid {
     match error {
         scan::Error::Invalid(invalid) => invalid,
         scan::Error::NotImplemented { name, allowed } => Invalid::new("pattern", name, allowed),
-        scan::Error::Line { .. } => Invalid::new("pattern.list", error.to_string(), "a valid list"),
     }
 }
 

@@ -12,7 +12,9 @@ pub struct Prediction {
     pub dwell: DwellTime,
     /// Scan time with settling, travel and flyback; `None` for an endless view.
     pub time: Option<Duration>,
-    /// Of that, dwell.
+    /// Of a full raster of the same field with the same dwell and settle law, with flyback.
+    pub full_raster_time: Duration,
+    /// Of `time`, dwell.
     pub dwell_time: Option<Duration>,
     /// Electrons during dwells; `None` where the current is unknown or the view is endless.
     pub electrons_dwell: Option<f64>,

@@ -427,6 +427,7 @@ fn predict(
         n_positions: (!endless).then_some(travel.n),
         dwell,
         time: bounded(total_ns).map(duration),
+        full_raster_time: duration(travel.full_raster_ns),
         dwell_time: bounded(travel.dwell_ns).map(duration),
         electrons_dwell,
         electrons_outside,

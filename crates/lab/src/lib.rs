@@ -12,5 +12,14 @@ mod stopwatch;
 pub use error::Error;
 pub use reconstruct::{Reconstructed, reconstruct};
 pub use score::{Planes, Score, score};
-pub use simulate::{Report, Stage};
+pub use simulate::{Report, Stage, scene, settle_law};
 pub use stopwatch::{Spent, Stopwatch};
+
+/// The refused value behind an error of the engine, if that is what it is.
+#[must_use]
+pub fn invalid_of(error: &engine::Error) -> Option<domain::Invalid> {
+    match error {
+        engine::Error::Invalid(invalid) => Some(invalid.clone()),
+        _ => None,
+    }
+}

@@ -21,7 +21,12 @@ pub struct Reconstructed {
 }
 
 /// Writes to `out` the data set at `path` with the estimate of `estimator`. The samples and the journal are the same.
-pub fn reconstruct(path: &Path, estimator: Estimator, out: &Path, n_threads: usize) -> Result<Reconstructed, Error> {
+pub fn reconstruct(
+    path: &Path,
+    estimator: Estimator,
+    out: &Path,
+    n_threads: usize,
+) -> Result<Reconstructed, Error> {
     let set = DataSet::open(path)?;
     let header = set.header().clone();
     let setup = Setup {
@@ -31,7 +36,15 @@ pub fn reconstruct(path: &Path, estimator: Estimator, out: &Path, n_threads: usi
             .iter()
             .map(|d| DetectorSetup {
                 name: d.name.clone(),
-                noise: if header.settings.iter().any(|(k, v)| k == "noiseless" && v == "true") { Noise::None } else { Noise::from_calibration(d.calibration.as_ref()) },
+                noise: if header
+                    .settings
+                    .iter()
+                    .any(|(k, v)| k == "noiseless" && v == "true")
+                {
+                    Noise::None
+                } else {
+                    Noise::from_calibration(d.calibration.as_ref())
+                },
             })
             .collect(),
         estimator,
@@ -41,7 +54,12 @@ pub fn reconstruct(path: &Path, estimator: Estimator, out: &Path, n_threads: usi
     };
     recon::new(&setup)?;
     store::create_data_set_at(out)?;
-    let result = write(path, out, &setup, header.plan.n_frames > 1 && !header.plan.average);
+    let result = write(
+        path,
+        out,
+        &setup,
+        header.plan.n_frames > 1 && !header.plan.average,
+    );
     if result.is_err() {
         // The directory is this function's own, and not complete.
         let _ = fs::remove_dir_all(out);
@@ -50,12 +68,18 @@ pub fn reconstruct(path: &Path, estimator: Estimator, out: &Path, n_threads: usi
 }
 
 fn write(path: &Path, out: &Path, setup: &Setup, is_series: bool) -> Result<Reconstructed, Error> {
-    let copy = |source| Error::File { path: out.display().to_string(), source };
+    let copy = |source| Error::File {
+        path: out.display().to_string(),
+        source,
+    };
     fs::copy(store::journal_path(path), store::journal_path(out)).map_err(copy)?;
     let mut finaliser = Finaliser::begin(out)?;
     let mut frames: BTreeMap<u32, Vec<SampleBlock>> = BTreeMap::new();
     let summary = finaliser.write_samples(&mut |block| {
-        frames.entry(if is_series { block.frame } else { 0 }).or_default().push(block.clone());
+        frames
+            .entry(if is_series { block.frame } else { 0 })
+            .or_default()
+            .push(block.clone());
     })?;
     let n_frames = frames.len() as u32;
     for (frame, blocks) in frames {
@@ -63,7 +87,10 @@ fn write(path: &Path, out: &Path, setup: &Setup, is_series: bool) -> Result<Reco
         finaliser.write_maps(frame, &mut |rect| estimator.estimate_tile(rect))?;
     }
     finaliser.finish()?;
-    Ok(Reconstructed { n_samples: summary.n_samples, n_frames })
+    Ok(Reconstructed {
+        n_samples: summary.n_samples,
+        n_frames,
+    })
 }
 
 fn estimate(setup: &Setup, blocks: &[SampleBlock]) -> Result<Box<dyn Reconstructor>, Error> {

@@ -36,7 +36,12 @@ pub struct Planes<'a> {
 }
 
 /// Scores one detector; `visits` counts visits per pixel.
-pub fn score(grid: Grid, pitch: Pitch, planes: &Planes<'_>, visits: &[f32]) -> Result<Score, Error> {
+pub fn score(
+    grid: Grid,
+    pitch: Pitch,
+    planes: &Planes<'_>,
+    visits: &[f32],
+) -> Result<Score, Error> {
     let frc = frc_to_truth(grid, pitch, planes.truth, planes.mean)?;
     let unvisited = |i: usize| visits.get(i).is_some_and(|v| *v == 0.0);
     Ok(Score {

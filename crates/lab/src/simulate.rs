@@ -3,12 +3,12 @@
 //! The same code as on an instrument runs in one thread; only the controller's other end is simulated. Results depend
 //! on plan, scene and seed alone.
 
+use crate::Error;
 use crate::score::{Planes, Score, score};
 use crate::stopwatch::{Spent, Stopwatch};
-use crate::Error;
 use domain::{
-    ColumnState, Current, DetectorName, DwellTime, Electrons, Exposure, Grid, Invalid, Nanometres, Pitch, Plan,
-    SampleBlock, ScanField, VirtualClock,
+    ColumnState, Current, DetectorName, DwellTime, Electrons, Exposure, Grid, Invalid, Nanometres,
+    Pitch, Plan, SampleBlock, ScanField, SettleLaw, VirtualClock,
 };
 use engine::lockstep::{Lockstep, Observer};
 use engine::{Config, State};
@@ -68,13 +68,62 @@ pub struct Report {
     pub dataset: Option<PathBuf>,
 }
 
+/// The scene that the options of an offline run describe.
+#[must_use]
+pub fn scene(
+    specimen: &Path,
+    instrument: &str,
+    seed: u64,
+    noiseless: bool,
+    pixel_nm: Option<f64>,
+    real_mean: f64,
+) -> Scene {
+    Scene {
+        specimen: specimen.display().to_string(),
+        load: sim::LoadOptions {
+            real_mean,
+            pixel_nm,
+        },
+        instrument: instrument.to_owned(),
+        seed,
+        noiseless,
+        current_pa: None,
+    }
+}
+
+/// Settle times of a simulated instrument: within a quarter of a pixel of 512 across the field.
+#[must_use]
+pub fn settle_law(instrument: &str, grid: Grid) -> SettleLaw {
+    let us: [f64; 4] = match instrument {
+        "stem" => [5.0, 15.0, 36.0, 698.0],
+        "sem" => [21.0, 59.0, 411.0, 2080.0],
+        "electrostatic" => [0.3, 0.6, 1.3, 3.0],
+        _ => return SettleLaw::default(),
+    };
+    let scale = grid.n_cols() as f32 / 512.0;
+    let jumps = [1.0, 10.0, 100.0, 512.0].map(|px: f32| px * scale);
+    SettleLaw {
+        table: jumps
+            .into_iter()
+            .zip(us.map(|us| (us * 1e3) as u32))
+            .collect(),
+    }
+}
+
 impl Stage {
     /// Reads instrument and specimen. The `code` specimen has no truth to score and is refused.
     pub fn open(scene: &Scene, n_threads: usize) -> Result<Self, Error> {
         let (instrument, specimen) = scene.open()?;
         match specimen {
-            Specimen::Image(image) => Ok(Self { scene: scene.clone(), instrument, image, n_threads }),
-            Specimen::Code => Err(Invalid::new("specimen", "code", "a specimen with an image").into()),
+            Specimen::Image(image) => Ok(Self {
+                scene: scene.clone(),
+                instrument,
+                image,
+                n_threads,
+            }),
+            Specimen::Code => {
+                Err(Invalid::new("specimen", "code", "a specimen with an image").into())
+            }
         }
     }
 
@@ -91,13 +140,22 @@ impl Stage {
     /// The detector whose folder was named.
     #[must_use]
     pub fn default_detectors(&self) -> Vec<DetectorName> {
-        self.image.planes.first().map(|plane| plane.detector.clone()).into_iter().collect()
+        self.image
+            .planes
+            .first()
+            .map(|plane| plane.detector.clone())
+            .into_iter()
+            .collect()
     }
 
     /// What a detector sees at every pixel of the field, fraction of incident electrons.
     #[must_use]
     pub fn truth(&self, detector: &str) -> Option<Arc<[f32]>> {
-        self.image.planes.iter().find(|p| p.detector.as_str() == detector).map(|p| p.values.clone())
+        self.image
+            .planes
+            .iter()
+            .find(|p| p.detector.as_str() == detector)
+            .map(|p| p.values.clone())
     }
 
     /// Probe current, pA.
@@ -126,7 +184,11 @@ impl Stage {
             Exposure::MeanDose(dose) => {
                 let prediction = self.session(plan, None)?.engine.validate(plan)?;
                 prediction.dose_e_per_a2.ok_or_else(|| {
-                    Invalid::new("dose_e_per_a2", dose.e_per_a2(), "electrons per position: the pixel size is unknown")
+                    Invalid::new(
+                        "dose_e_per_a2",
+                        dose.e_per_a2(),
+                        "electrons per position: the pixel size is unknown",
+                    )
                 })?
             }
         };
@@ -139,7 +201,12 @@ impl Stage {
     }
 
     /// Runs `plan`; writes the data set to `out` where one is named (it must not exist).
-    pub fn run(&self, plan: &Plan, out: Option<&Path>, watch: &mut Stopwatch) -> Result<Report, Error> {
+    pub fn run(
+        &self,
+        plan: &Plan,
+        out: Option<&Path>,
+        watch: &mut Stopwatch,
+    ) -> Result<Report, Error> {
         let target = out.map(Target::new).transpose()?;
         let mut session = self.session(plan, target.as_ref().map(|t| t.parent.as_path()))?;
         let prediction = session.engine.validate(plan)?;
@@ -149,8 +216,14 @@ impl Stage {
         watch.lap("acquire");
         let acquisition = &outcome.acquisition;
         if acquisition.state != State::Finished {
-            let reason = acquisition.end.as_ref().map_or_else(String::new, |end| format!("{end:?}"));
-            return Err(Error::Ended { state: acquisition.state.to_string(), reason });
+            let reason = acquisition
+                .end
+                .as_ref()
+                .map_or_else(String::new, |end| format!("{end:?}"));
+            return Err(Error::Ended {
+                state: acquisition.state.to_string(),
+                reason,
+            });
         }
         let dataset = match (target, &outcome.path) {
             (Some(target), Some(path)) => Some(target.take(path)?),
@@ -186,14 +259,25 @@ impl Stage {
         })
     }
 
-    fn scores(&self, plan: &Plan, estimate: &domain::Estimate, visits: &[f32]) -> Result<Vec<Score>, Error> {
+    fn scores(
+        &self,
+        plan: &Plan,
+        estimate: &domain::Estimate,
+        visits: &[f32],
+    ) -> Result<Vec<Score>, Error> {
         let field = plan.field;
         let mut scores = Vec::new();
         for detector in &estimate.detectors {
             let name = detector.detector.as_str();
-            let truth = self.truth(name).ok_or_else(|| Invalid::new("detector", name, "one of the specimen's"))?;
-            let planes =
-                Planes { detector: name, truth: &truth, mean: &detector.mean, uncertainty: &detector.uncertainty };
+            let truth = self
+                .truth(name)
+                .ok_or_else(|| Invalid::new("detector", name, "one of the specimen's"))?;
+            let planes = Planes {
+                detector: name,
+                truth: &truth,
+                mean: &detector.mean,
+                uncertainty: &detector.uncertainty,
+            };
             scores.push(score(field.grid, field.pitch, &planes, visits)?);
         }
         Ok(scores)
@@ -225,7 +309,9 @@ impl Stage {
             estimator_threads: self.n_threads,
             ..Config::default()
         };
-        Ok(Session { engine: Lockstep::new(config, controller.controller(), column, clock)? })
+        Ok(Session {
+            engine: Lockstep::new(config, controller.controller(), column, clock)?,
+        })
     }
 }
 
@@ -242,18 +328,26 @@ struct Target {
 impl Target {
     fn new(path: &Path) -> Result<Self, Error> {
         if path.exists() {
-            return Err(Invalid::new("out", path.display(), "a path that does not exist yet").into());
+            return Err(
+                Invalid::new("out", path.display(), "a path that does not exist yet").into(),
+            );
         }
         let parent = match path.parent() {
             Some(parent) if !parent.as_os_str().is_empty() => parent.to_path_buf(),
             _ => PathBuf::from("."),
         };
         store::check_writable(&parent)?;
-        Ok(Self { parent, path: path.to_path_buf() })
+        Ok(Self {
+            parent,
+            path: path.to_path_buf(),
+        })
     }
 
     fn take(self, recorded: &Path) -> Result<PathBuf, Error> {
-        let file = |source| Error::File { path: self.path.display().to_string(), source };
+        let file = |source| Error::File {
+            path: self.path.display().to_string(),
+            source,
+        };
         std::fs::rename(recorded, &self.path).map_err(file)?;
         Ok(self.path)
     }
@@ -268,7 +362,11 @@ struct Tally {
 
 impl Tally {
     fn new(grid: Grid) -> Self {
-        Self { grid, visits: vec![0.0; grid.n_pixels() as usize], events: Vec::new() }
+        Self {
+            grid,
+            visits: vec![0.0; grid.n_pixels() as usize],
+            events: Vec::new(),
+        }
     }
 }
 
@@ -282,7 +380,12 @@ impl Observer for Tally {
         }
         self.events.resize(block.signals.len(), 0.0);
         for (sum, signal) in self.events.iter_mut().zip(&block.signals) {
-            *sum += signal.scalar().unwrap_or_default().iter().map(|v| f64::from(*v)).sum::<f64>();
+            *sum += signal
+                .scalar()
+                .unwrap_or_default()
+                .iter()
+                .map(|v| f64::from(*v))
+                .sum::<f64>();
         }
     }
 }

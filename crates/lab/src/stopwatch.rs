@@ -33,7 +33,11 @@ impl Stopwatch {
     #[must_use]
     pub fn new() -> Self {
         let clock = MonotonicClock::new();
-        Self { clock, last: now(&clock), stages: BTreeMap::new() }
+        Self {
+            clock,
+            last: now(&clock),
+            stages: BTreeMap::new(),
+        }
     }
 
     /// Ends the stage that runs since the last call, and names it.
@@ -54,5 +58,8 @@ impl Stopwatch {
 
 fn now(clock: &MonotonicClock) -> Spent {
     let cpu = clock_gettime(ClockId::ProcessCPUTime);
-    Spent { wall_s: clock.now().as_secs_f64(), cpu_s: cpu.tv_sec as f64 + cpu.tv_nsec as f64 * 1e-9 }
+    Spent {
+        wall_s: clock.now().as_secs_f64(),
+        cpu_s: cpu.tv_sec as f64 + cpu.tv_nsec as f64 * 1e-9,
+    }
 }

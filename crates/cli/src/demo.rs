@@ -1,0 +1,188 @@
+//! `demo`: the main job in one go, through the real service and its API.
+
+use crate::acquire::{finished, follow_new};
+use crate::args::DemoArgs;
+use crate::failure::Failure;
+use crate::offline::quality_text;
+use crate::output::{Output, count, seconds};
+use client::{Acquisition, Client, Plane as PreviewPlane, PlanRequest, Preview, PreviewOptions};
+use daemon::{Config, Shutdown};
+use domain::{DwellTime, Exposure, Fraction, Pattern, Pitch, Plan, ScanField, Texts};
+use lab::{Planes, Score, Stage};
+use serde_json::json;
+use std::io::IsTerminal;
+use std::path::{Path, PathBuf};
+use std::time::Duration;
+use store::{ColourMap, DisplayRange, Figure, Panel, Plane};
+
+/// Instrument of the simulated microscope.
+const INSTRUMENT: &str = "stem";
+/// Probe current, pA, and dwell, µs: some twenty electrons counted per visited pixel of the monolayer.
+const CURRENT_PA: f64 = 50.0;
+const DWELL_US: f64 = 20.0;
+
+/// Runs `beamwright demo`.
+pub(crate) async fn demo(args: DemoArgs, output: &Output) -> Result<(), Failure> {
+    let fraction = Fraction::new(args.fraction)?;
+    let pattern = Pattern::from_name(&args.pattern)?;
+    store::check_writable(&args.out).map_err(lab::Error::from)?;
+    let mut config = Config::default();
+    config.service.name = "demo".into();
+    config.service.listen = "127.0.0.1:0".into();
+    config.store.directory.clone_from(&args.out);
+    config.controller.uri =
+        format!("sim:?instrument={INSTRUMENT}&current_pa={CURRENT_PA}&seed={}", args.seed.wrapping_add(1));
+    let shutdown = Shutdown::new();
+    let running = daemon::serve(config, shutdown.clone()).await?;
+    let address = running.addresses.first().cloned().unwrap_or_default();
+    output.line(format!("simulated microscope behind the service at {address}"));
+    let shown = acquire_and_show(&args, &address, fraction, pattern, output).await;
+    shutdown.pull();
+    let in_order = running.ended().await;
+    shown?;
+    match in_order {
+        true => Ok(()),
+        false => Err(Failure::Aborted("a part of the service failed; the beam was blanked first".to_owned())),
+    }
+}
+
+async fn acquire_and_show(
+    args: &DemoArgs,
+    address: &str,
+    fraction: Fraction,
+    pattern: Pattern,
+    output: &Output,
+) -> Result<(), Failure> {
+    let client = Client::connect(address).await?;
+    let capabilities = client.capabilities().await?;
+    let field = capabilities.default_field;
+    let detectors = capabilities.detectors.iter().map(|d| d.name.clone()).collect();
+    let dwell = DwellTime::from_microseconds(DWELL_US)?;
+    let mut plan = Plan::new(field, detectors, Exposure::Dwell(dwell));
+    plan.pattern = pattern;
+    plan.fraction = fraction;
+    plan.settle = lab::settle_law(INSTRUMENT, field.grid);
+    plan.flyback_ns = 30_000;
+    plan.seed = args.seed;
+    plan.texts = Texts { title: "Beamwright demo".into(), specimen: "MoS2 monolayer, simulated".into(), ..Texts::default() };
+    let lease = client.acquire_lease("beamwright demo", Duration::from_secs(5)).await?;
+    let ended = follow_new(&client, &lease, &PlanRequest::from(plan), output).await?;
+    lease.release().await?;
+    finished(&ended)?;
+    let options = PreviewOptions {
+        detectors: ended.detectors.clone(),
+        planes: vec![PreviewPlane::Estimate, PreviewPlane::Uncertainty, PreviewPlane::Visits],
+        max_side_px: 4096,
+        ..PreviewOptions::default()
+    };
+    let preview = client.preview(&ended.id, &options).await?;
+    let stage = Stage::open(&lab::scene(Path::new(""), INSTRUMENT, 1, false, None, 0.05), 2)?;
+    let (scores, picture) = draw(&args.out, &ended, field, &preview, &stage, output)?;
+    report(&ended, field, &scores, &picture, output);
+    Ok(())
+}
+
+/// One plane of a preview.
+fn plane_of<'a>(preview: &'a Preview, plane: PreviewPlane, detector: &str) -> Option<&'a [f32]> {
+    let wanted = |p: &&client::Picture| p.plane == plane && (p.detector.is_empty() || p.detector == detector);
+    preview.pictures.iter().find(wanted).map(|p| p.values.as_slice())
+}
+
+/// Scores every detector; draws the first into a file and, on a terminal, to the screen.
+fn draw(
+    out: &Path,
+    ended: &Acquisition,
+    field: ScanField,
+    preview: &Preview,
+    stage: &Stage,
+    output: &Output,
+) -> Result<(Vec<Score>, PathBuf), Failure> {
+    let missing = || Failure::Internal(anyhow::anyhow!("the service sent no final picture"));
+    let path = out.join(format!("{}.png", ended.id));
+    let mut scores = Vec::new();
+    for (i, detector) in ended.detectors.iter().enumerate() {
+        let mean = plane_of(preview, PreviewPlane::Estimate, detector).ok_or_else(missing)?;
+        let uncertainty = plane_of(preview, PreviewPlane::Uncertainty, detector).ok_or_else(missing)?;
+        let visits = plane_of(preview, PreviewPlane::Visits, detector).ok_or_else(missing)?;
+        let truth = stage.truth(detector).ok_or_else(missing)?;
+        let planes = Planes { detector, truth: &truth, mean, uncertainty };
+        scores.push(lab::score(field.grid, field.pitch, &planes, visits)?);
+        if i == 0 {
+            draw_first(&path, ended, field, &planes, visits, output)?;
+        }
+    }
+    Ok((scores, path))
+}
+
+fn draw_first(
+    path: &Path,
+    ended: &Acquisition,
+    field: ScanField,
+    planes: &Planes<'_>,
+    visits: &[f32],
+    output: &Output,
+) -> Result<(), Failure> {
+    let (n_rows, n_cols) = (field.grid.n_rows() as usize, field.grid.n_cols() as usize);
+    let visited: Vec<f32> =
+        visits.iter().zip(planes.mean).map(|(v, m)| if *v > 0.0 { *m } else { f32::NAN }).collect();
+    let range = Some(DisplayRange::of(planes.truth, 0.002));
+    let panel = |label: &str, values, map, range| -> Result<Panel<'_>, Failure> {
+        let label = format!("{label} {}", planes.detector);
+        Ok(Panel { label, plane: Plane::new(n_rows, n_cols, values)?, map, range })
+    };
+    let figure = Figure {
+        panels: vec![
+            panel("truth", planes.truth, ColourMap::Gray, range)?,
+            panel("visited", &visited, ColourMap::Gray, range)?,
+            panel("estimate", planes.mean, ColourMap::Gray, range)?,
+            panel("uncertainty", planes.uncertainty, ColourMap::Viridis, None)?,
+        ],
+        pitch: field.pitch,
+        caption: format!("{} of {} pixels visited", ended.progress.n_sampled, field.grid.n_pixels()),
+    };
+    store::write_png(path, &figure.draw(512)).map_err(lab::Error::from)?;
+    if std::io::stdout().is_terminal() {
+        let plane = Plane::new(n_rows, n_cols, planes.mean)?;
+        output.line(store::ansi_picture(&plane, ColourMap::Gray, DisplayRange::of(planes.mean, 0.002), 72));
+    }
+    Ok(())
+}
+
+fn report(ended: &Acquisition, field: ScanField, scores: &[Score], picture: &Path, output: &Output) {
+    let dose = &ended.dose;
+    let (scan, full) = (
+        ended.progress.scan_time_s,
+        ended.prediction.as_ref().map_or(f64::NAN, |p| p.full_raster_time_s),
+    );
+    let dataset = ended.outcome.as_ref().map(|o| o.dataset_path.clone()).unwrap_or_default();
+    let pixel_nm = match field.pitch {
+        Pitch::Nanometres(nm) => Some(nm.nm()),
+        Pitch::Unknown => None,
+    };
+    let text = format!(
+        "dose  {} e⁻ in dwell + {} e⁻ outside{}\ntime  {}; a full raster with the same dwell, settling and flyback takes {} ({:.1} times as long)\n{}{}\n{}",
+        count(dose.dwell_electrons),
+        count(dose.outside_electrons),
+        dose.mean_dose_e_per_a2.map_or(String::new(), |d| format!(" = {d:.1} e⁻/Å²")),
+        seconds(scan),
+        seconds(full),
+        full / scan,
+        quality_text(scores, &std::collections::BTreeMap::new()),
+        dataset,
+        picture.display(),
+    );
+    let value = json!({
+        "name": format!("acquisitions/{}", ended.id),
+        "dataset": dataset,
+        "picture": picture,
+        "exposures": ended.progress.n_sampled,
+        "pixel_nm": pixel_nm,
+        "electrons_dwell": dose.dwell_electrons,
+        "electrons_outside": dose.outside_electrons,
+        "dose_e_per_a2": dose.mean_dose_e_per_a2,
+        "scan_time_s": scan,
+        "full_raster_time_s": full,
+        "quality": scores,
+    });
+    output.result(text, &value);
+}

@@ -1,0 +1,180 @@
+//! Verbs that need no server: simulate, reconstruct, replay, recover.
+
+use crate::acquire::read_list;
+use crate::args::{PathArg, ReconstructArgs, SimulateArgs};
+use crate::failure::Failure;
+use crate::output::{Output, count, seconds};
+use crate::plan;
+use domain::{DwellTime, Estimator, Exposure, Invalid};
+use lab::{Report, Stage, Stopwatch};
+use serde_json::json;
+
+/// Threads of the estimator; results do not depend on it.
+const THREADS: usize = 2;
+
+impl From<lab::Error> for Failure {
+    fn from(error: lab::Error) -> Self {
+        match error {
+            lab::Error::Invalid(invalid) => Self::Usage(invalid),
+            lab::Error::Engine(engine) => match lab::invalid_of(&engine) {
+                Some(invalid) => Self::Usage(invalid),
+                None => Self::Refused(engine.to_string()),
+            },
+            lab::Error::Specimen(_)
+            | lab::Error::Store(_)
+            | lab::Error::Estimator(_)
+            | lab::Error::File { .. } => Self::NotFound(error.to_string()),
+            lab::Error::Ended { .. } => Self::Aborted(error.to_string()),
+            lab::Error::Controller(_) => Self::Internal(error.into()),
+        }
+    }
+}
+
+/// Runs `beamwright simulate`.
+pub(crate) fn simulate(args: &SimulateArgs, output: &Output) -> Result<(), Failure> {
+    let mut watch = Stopwatch::new();
+    let instrument = match (&args.instrument, args.ideal) {
+        (_, true) => "ideal",
+        (Some(named), false) => named,
+        (None, false) => "stem",
+    };
+    let scene = lab::scene(
+        &args.specimen,
+        instrument,
+        args.plan.seed,
+        args.noiseless,
+        args.pixel_nm,
+        args.real_mean,
+    );
+    let mut stage = Stage::open(&scene, THREADS)?;
+    watch.lap("load");
+    let field = stage.field()?;
+    let list = read_list(args.plan.list.as_deref(), field.grid)?;
+    let mut plan = plan::plan(&args.plan, field, &stage.default_detectors(), list)?;
+    if args.plan.settle.is_none() {
+        plan.settle = lab::settle_law(instrument, field.grid);
+    }
+    set_current(args, &mut stage, &mut plan)?;
+    let report = stage.run(&plan, args.out.as_deref(), &mut watch)?;
+    output.result(text(&report), &json!(report));
+    Ok(())
+}
+
+/// Current and dwell from what was stated: a dose sets the dwell at the given current, or the current at the given dwell.
+fn set_current(
+    args: &SimulateArgs,
+    stage: &mut Stage,
+    plan: &mut domain::Plan,
+) -> Result<(), Failure> {
+    let by_dose = !matches!(plan.exposure, Exposure::Dwell(_));
+    match (args.current_pa, args.plan.dwell_us) {
+        (Some(_), Some(dwell)) if by_dose => {
+            let allowed = "either a dwell or a current beside a dose: the other follows";
+            return Err(Invalid::new("dwell_us", dwell, allowed).into());
+        }
+        (None, Some(dwell)) if by_dose => {
+            stage.fit_current(plan, DwellTime::from_microseconds(dwell)?)?
+        }
+        (current, _) => stage.set_current_pa(current.unwrap_or(10.0))?,
+    }
+    Ok(())
+}
+
+fn text(report: &Report) -> String {
+    let mut text = format!(
+        "{}: {} {} positions on {} of {} pixels, {} each at {:.3} pA\n",
+        report.specimen,
+        count(report.exposures as f64),
+        report.pattern,
+        count(report.pixels_visited as f64),
+        count(report.pixels as f64),
+        seconds(f64::from(report.dwell_ns) * 1e-9),
+        report.current_pa,
+    );
+    text += &format!(
+        "dose  {} e⁻ in dwell + {} e⁻ outside{}\n",
+        count(report.electrons_dwell),
+        count(report.electrons_outside),
+        report
+            .dose_e_per_a2
+            .map_or(String::new(), |d| format!(" = {d:.3} e⁻/Å²")),
+    );
+    text += &format!(
+        "time  {} (a full raster with flyback: {})\n",
+        seconds(report.scan_time_s),
+        seconds(report.full_raster_time_s),
+    );
+    text += &quality_text(&report.quality, &report.events_per_visited_pixel);
+    for (stage, spent) in &report.stages {
+        text += &format!(
+            "{stage:<8} {} wall, {} CPU\n",
+            seconds(spent.wall_s),
+            seconds(spent.cpu_s)
+        );
+    }
+    if let Some(path) = &report.dataset {
+        text += &format!("{}\n", path.display());
+    }
+    text
+}
+
+/// One line per detector.
+pub(crate) fn quality_text(
+    quality: &[lab::Score],
+    events: &std::collections::BTreeMap<String, f64>,
+) -> String {
+    let line = |score: &lab::Score| {
+        let resolution = score
+            .frc_nm
+            .map_or(String::new(), |nm| format!(" = {nm:.4} nm"));
+        let counted = events.get(&score.detector).map_or(String::new(), |n| {
+            format!(", {n:.2} events per visited pixel")
+        });
+        let coverage = score.coverage_90.map_or(String::new(), |c| {
+            format!(", 90 % intervals hold {:.1} %", c * 100.0)
+        });
+        format!(
+            "{:<5} PSNR {:.2} dB, SSIM {:.3}, FRC {:.3} cycles/px{resolution}{coverage}{counted}\n",
+            score.detector, score.psnr_db, score.ssim, score.frc_cycles_per_px,
+        )
+    };
+    quality.iter().map(line).collect()
+}
+
+/// Runs `beamwright reconstruct`.
+pub(crate) fn reconstruct(args: &ReconstructArgs, output: &Output) -> Result<(), Failure> {
+    let estimator = Estimator::from_name(&args.estimator)?;
+    let done = lab::reconstruct(&args.dataset, estimator, &args.out, THREADS)?;
+    let text = format!(
+        "{}: {} samples, {} frame(s), estimator {}",
+        args.out.display(),
+        done.n_samples,
+        done.n_frames,
+        estimator.name(),
+    );
+    output.result(
+        text,
+        &json!({ "dataset": args.out, "samples": done.n_samples, "frames": done.n_frames }),
+    );
+    Ok(())
+}
+
+/// Runs `beamwright recover`.
+pub(crate) fn recover(args: &PathArg, output: &Output) -> Result<(), Failure> {
+    let recovery = store::recover(&args.path).map_err(lab::Error::from)?;
+    let text = match &recovery.saved {
+        None => format!("{} was complete; nothing was touched", recovery.id),
+        Some(saved) => format!(
+            "{}: {} samples saved, {} positions without a sample, {} unresolved, {} bytes of a torn record left out",
+            recovery.id, saved.n_samples, saved.n_gaps, saved.n_unresolved, saved.cut_bytes,
+        ),
+    };
+    let saved = recovery.saved.map(|s| {
+        json!({ "samples": s.n_samples, "gaps": s.n_gaps, "unresolved": s.n_unresolved, "cut_bytes": s.cut_bytes })
+    });
+    output.result(
+        text,
+        &json!({ "id": recovery.id, "was": recovery.state.name(), "saved": saved }),
+    );
+    Ok(())
+}

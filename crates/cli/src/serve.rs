@@ -1,0 +1,86 @@
+//! `serve`: the service in the foreground until it is told to stop.
+
+use crate::args::ServeArgs;
+use crate::failure::Failure;
+use crate::output::Output;
+use daemon::{Config, Shutdown};
+use serde_json::json;
+use std::path::PathBuf;
+
+impl From<daemon::Error> for Failure {
+    fn from(error: daemon::Error) -> Self {
+        match error {
+            daemon::Error::Invalid(invalid) => Self::Usage(invalid),
+            daemon::Error::Controller(_) => Self::Unreachable(error.to_string()),
+            daemon::Error::Engine(engine) => lab::Error::from(engine).into(),
+            daemon::Error::Start { .. } => Self::Internal(error.into()),
+            _ => Self::NotFound(error.to_string()),
+        }
+    }
+}
+
+/// Runs `beamwright serve`.
+pub(crate) async fn serve(args: ServeArgs, output: &Output) -> Result<(), Failure> {
+    let config = match &args.config {
+        Some(path) => Config::read(path)?,
+        None => simulated()?,
+    };
+    let (directory, uri) = (config.store.directory.clone(), config.controller.uri.clone());
+    let shutdown = Shutdown::new();
+    let running = daemon::serve(config, shutdown.clone()).await?;
+    if args.config.is_none() {
+        output.line("no configuration: this is the simulated microscope");
+    }
+    output.line(format!("controller {uri}, data in {}", directory.display()));
+    for address in &running.addresses {
+        output.line(format!("listening on {address}"));
+    }
+    if output.json {
+        output.line(json!({ "addresses": running.addresses, "directory": directory }).to_string());
+    }
+    let pull = tokio::spawn(async move {
+        wait_for_signal().await;
+        shutdown.pull();
+    });
+    let in_order = running.ended().await;
+    pull.abort();
+    match in_order {
+        true => {
+            output.line("stopped: the beam is blanked, files are complete");
+            Ok(())
+        }
+        false => Err(Failure::Aborted("a part of the service failed; the beam was blanked first".to_owned())),
+    }
+}
+
+/// The configuration of a service that nobody configured.
+fn simulated() -> Result<Config, Failure> {
+    let mut config = Config::default();
+    let directory = data_directory();
+    let file = |source| Failure::File { path: directory.display().to_string(), source };
+    std::fs::create_dir_all(&directory).map_err(file)?;
+    config.service.unix_socket = directory.join("beamwright.sock");
+    config.store.directory = directory;
+    Ok(config)
+}
+
+fn data_directory() -> PathBuf {
+    let home = || std::env::var_os("HOME").map(|home| PathBuf::from(home).join(".local/share"));
+    let base = std::env::var_os("XDG_DATA_HOME").map(PathBuf::from).or_else(home);
+    base.unwrap_or_else(std::env::temp_dir).join("beamwright")
+}
+
+/// SIGTERM, SIGINT, or Ctrl-C where there are no signals.
+async fn wait_for_signal() {
+    #[cfg(unix)]
+    {
+        use tokio::signal::unix::{SignalKind, signal};
+        if let Ok(mut terminate) = signal(SignalKind::terminate()) {
+            tokio::select! {
+                _ = terminate.recv() => return,
+                _ = tokio::signal::ctrl_c() => return,
+            }
+        }
+    }
+    let _ = tokio::signal::ctrl_c().await;
+}
