@@ -6,9 +6,13 @@
 
 mod acquire;
 mod args;
+#[cfg(feature = "serve")]
+mod bench;
 mod control;
 #[cfg(feature = "serve")]
 mod demo;
+#[cfg(feature = "serve")]
+mod export;
 mod failure;
 mod follow;
 mod lease_file;
@@ -53,9 +57,11 @@ fn run(verb: Verb, output: &Output) -> Result<(), Failure> {
         #[cfg(feature = "serve")]
         Verb::Recover(args) => offline::recover(&args, output),
         #[cfg(feature = "serve")]
-        Verb::Replay(_) | Verb::Export(_) | Verb::Bench { .. } => {
-            Err(Failure::NotFound("not yet".into()))
-        }
+        Verb::Replay(args) => offline::replay(&args, output),
+        #[cfg(feature = "serve")]
+        Verb::Export(args) => export::export(&args, output),
+        #[cfg(feature = "serve")]
+        Verb::Bench { what } => bench::bench(&what, output),
         Verb::Acquire(args) => online::run(acquire::acquire(args, output)),
         Verb::View(args) => online::run(acquire::view(args, output)),
         Verb::Watch(args) => online::run(control::watch(args, output)),

@@ -178,3 +178,22 @@ pub(crate) fn recover(args: &PathArg, output: &Output) -> Result<(), Failure> {
     );
     Ok(())
 }
+
+/// Runs `beamwright replay`.
+pub(crate) fn replay(args: &PathArg, output: &Output) -> Result<(), Failure> {
+    let report = lab::replay(&args.path)?;
+    let text = format!(
+        "{} records: {} batches, {} blocks, {} decisions and {} estimates made again, {}",
+        report.records,
+        report.batches,
+        report.blocks,
+        report.decisions,
+        report.estimates,
+        if report.equal { "all equal bit for bit" } else { "not equal" },
+    );
+    output.result(text, &json!(report));
+    match report.difference {
+        None => Ok(()),
+        Some(difference) => Err(Failure::Aborted(difference)),
+    }
+}

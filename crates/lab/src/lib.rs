@@ -3,12 +3,14 @@
 //! The laboratory puts the same parts together that the service does, on virtual time and in one thread. It is also
 //! the only place that holds a truth beside an estimate.
 
+mod bench;
 mod error;
 mod reconstruct;
 mod score;
 mod simulate;
 mod stopwatch;
 
+pub use bench::{StreamRun, stream};
 pub use error::Error;
 pub use reconstruct::{Reconstructed, reconstruct};
 pub use score::{Planes, Score, score};

@@ -56,10 +56,15 @@ impl Stopwatch {
     }
 }
 
-fn now(clock: &MonotonicClock) -> Spent {
+/// CPU time of this process so far, s.
+pub(crate) fn cpu_s() -> f64 {
     let cpu = clock_gettime(ClockId::ProcessCPUTime);
+    cpu.tv_sec as f64 + cpu.tv_nsec as f64 * 1e-9
+}
+
+fn now(clock: &MonotonicClock) -> Spent {
     Spent {
         wall_s: clock.now().as_secs_f64(),
-        cpu_s: cpu.tv_sec as f64 + cpu.tv_nsec as f64 * 1e-9,
+        cpu_s: cpu_s(),
     }
 }
