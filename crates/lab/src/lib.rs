@@ -6,6 +6,7 @@
 mod bench;
 mod error;
 mod reconstruct;
+mod replay;
 mod score;
 mod simulate;
 mod stopwatch;
@@ -13,6 +14,7 @@ mod stopwatch;
 pub use bench::{StreamRun, stream};
 pub use error::Error;
 pub use reconstruct::{Reconstructed, reconstruct};
+pub use replay::{Replayed, replay};
 pub use score::{Planes, Score, score};
 pub use simulate::{Report, Stage, scene, settle_law};
 pub use stopwatch::{Spent, Stopwatch};
