@@ -53,7 +53,7 @@ pub fn stream(firmware_sim: &Path, n_positions: u64) -> Result<StreamRun, Error>
     let folder = Folder::new()?;
     let device = Firmware::start(firmware_sim)?;
     let clock: Arc<dyn Clock> = Arc::new(MonotonicClock::new());
-    let controller = hal::Registry::new().open(&device.address, &hal::Setup::new(clock.clone()))?;
+    let controller = hal::Registry::with_links().open(&device.address, &hal::Setup::new(clock.clone()))?;
     let config = Config { directory: Some(folder.0.clone()), estimate: false, ..Config::default() };
     let (handle, join) = engine::start(config, controller, ColumnState::default(), clock.clone())?;
     let result = run(&handle, &clock, n_positions);

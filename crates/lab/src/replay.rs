@@ -27,7 +27,7 @@ pub struct Replayed {
 
 /// Replays the journal of the data set at `path` and compares every decision and the final estimates.
 pub fn replay(path: &Path) -> Result<Replayed, Error> {
-    let report = engine::replay(path)?;
+    let report = engine::replay::replay(path)?;
     Ok(Replayed {
         records: report.n_records,
         batches: report.n_batches,
