@@ -5,7 +5,7 @@ use crate::args::DemoArgs;
 use crate::failure::Failure;
 use crate::offline::quality_text;
 use crate::output::{Output, count, seconds};
-use client::{Acquisition, Client, Plane as PreviewPlane, PlanRequest, Preview, PreviewOptions};
+use client::{Acquisition, Client, Picture, PlanRequest, Plane as PreviewPlane, PreviewOptions};
 use daemon::{Config, Shutdown};
 use domain::{DwellTime, Exposure, Fraction, Pattern, Pitch, Plan, ScanField, Texts};
 use lab::{Planes, Score, Stage};
@@ -61,7 +61,7 @@ async fn acquire_and_show(
     let mut plan = Plan::new(field, detectors, Exposure::Dwell(dwell));
     plan.pattern = pattern;
     plan.fraction = fraction;
-    plan.settle = lab::settle_law(INSTRUMENT, field.grid);
+    plan.settle = lab::settle_law(INSTRUMENT, field.grid)?;
     plan.flyback_ns = 30_000;
     plan.seed = args.seed;
     plan.texts = Texts { title: "Beamwright demo".into(), specimen: "MoS2 monolayer, simulated".into(), ..Texts::default() };
@@ -69,23 +69,39 @@ async fn acquire_and_show(
     let ended = follow_new(&client, &lease, &PlanRequest::from(plan), output).await?;
     lease.release().await?;
     finished(&ended)?;
-    let options = PreviewOptions {
-        detectors: ended.detectors.clone(),
-        planes: vec![PreviewPlane::Estimate, PreviewPlane::Uncertainty, PreviewPlane::Visits],
-        max_side_px: 4096,
-        ..PreviewOptions::default()
-    };
-    let preview = client.preview(&ended.id, &options).await?;
+    let mut pictures = Vec::new();
+    for detector in &ended.detectors {
+        for plane in [PreviewPlane::Estimate, PreviewPlane::Uncertainty, PreviewPlane::Visits] {
+            pictures.extend(whole_plane(&client, &ended.id, detector, plane).await?);
+        }
+    }
     let stage = Stage::open(&lab::scene(Path::new(""), INSTRUMENT, 1, false, None, 0.05), 2)?;
-    let (scores, picture) = draw(&args.out, &ended, field, &preview, &stage, output)?;
+    let (scores, picture) = draw(&args.out, &ended, field, &pictures, &stage, output)?;
     report(&ended, field, &scores, &picture, output);
     Ok(())
 }
 
-/// One plane of a preview.
-fn plane_of<'a>(preview: &'a Preview, plane: PreviewPlane, detector: &str) -> Option<&'a [f32]> {
-    let wanted = |p: &&client::Picture| p.plane == plane && (p.detector.is_empty() || p.detector == detector);
-    preview.pictures.iter().find(wanted).map(|p| p.values.as_slice())
+/// One plane in full resolution: several would not fit one message.
+async fn whole_plane(
+    client: &Client,
+    id: &str,
+    detector: &str,
+    plane: PreviewPlane,
+) -> Result<Vec<Picture>, Failure> {
+    let options = PreviewOptions {
+        detectors: vec![detector.to_owned()],
+        planes: vec![plane],
+        max_side_px: 4096,
+        ..PreviewOptions::default()
+    };
+    Ok(client.preview(id, &options).await?.pictures)
+}
+
+/// The plane of a detector among `pictures`.
+fn plane_of<'a>(pictures: &'a [Picture], plane: PreviewPlane, detector: &str) -> Option<&'a [f32]> {
+    let wanted =
+        |p: &&Picture| p.plane == plane && (p.detector.is_empty() || p.detector == detector);
+    pictures.iter().find(wanted).map(|p| p.values.as_slice())
 }
 
 /// Scores every detector; draws the first into a file and, on a terminal, to the screen.
@@ -93,7 +109,7 @@ fn draw(
     out: &Path,
     ended: &Acquisition,
     field: ScanField,
-    preview: &Preview,
+    pictures: &[Picture],
     stage: &Stage,
     output: &Output,
 ) -> Result<(Vec<Score>, PathBuf), Failure> {
@@ -101,9 +117,9 @@ fn draw(
     let path = out.join(format!("{}.png", ended.id));
     let mut scores = Vec::new();
     for (i, detector) in ended.detectors.iter().enumerate() {
-        let mean = plane_of(preview, PreviewPlane::Estimate, detector).ok_or_else(missing)?;
-        let uncertainty = plane_of(preview, PreviewPlane::Uncertainty, detector).ok_or_else(missing)?;
-        let visits = plane_of(preview, PreviewPlane::Visits, detector).ok_or_else(missing)?;
+        let mean = plane_of(pictures, PreviewPlane::Estimate, detector).ok_or_else(missing)?;
+        let uncertainty = plane_of(pictures, PreviewPlane::Uncertainty, detector).ok_or_else(missing)?;
+        let visits = plane_of(pictures, PreviewPlane::Visits, detector).ok_or_else(missing)?;
         let truth = stage.truth(detector).ok_or_else(missing)?;
         let planes = Planes { detector, truth: &truth, mean, uncertainty };
         scores.push(lab::score(field.grid, field.pitch, &planes, visits)?);

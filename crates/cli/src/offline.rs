@@ -52,7 +52,7 @@ pub(crate) fn simulate(args: &SimulateArgs, output: &Output) -> Result<(), Failu
     let list = read_list(args.plan.list.as_deref(), field.grid)?;
     let mut plan = plan::plan(&args.plan, field, &stage.default_detectors(), list)?;
     if args.plan.settle.is_none() {
-        plan.settle = lab::settle_law(instrument, field.grid);
+        plan.settle = lab::settle_law(instrument, field.grid)?;
     }
     set_current(args, &mut stage, &mut plan)?;
     let report = stage.run(&plan, args.out.as_deref(), &mut watch)?;

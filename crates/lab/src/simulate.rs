@@ -18,6 +18,9 @@ use std::collections::BTreeMap;
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
 
+/// A probe closer to its end than this, px of 1/512 field, counts as settled.
+const SETTLED_PX: f64 = 0.25;
+
 /// A specimen under a simulated microscope, ready for plans.
 #[derive(Debug, Clone)]
 pub struct Stage {
@@ -91,23 +94,16 @@ pub fn scene(
     }
 }
 
-/// Settle times of a simulated instrument: within a quarter of a pixel of 512 across the field.
-#[must_use]
-pub fn settle_law(instrument: &str, grid: Grid) -> SettleLaw {
-    let us: [f64; 4] = match instrument {
-        "stem" => [5.0, 15.0, 36.0, 698.0],
-        "sem" => [21.0, 59.0, 411.0, 2080.0],
-        "electrostatic" => [0.3, 0.6, 1.3, 3.0],
-        _ => return SettleLaw::default(),
-    };
+/// Settle times of a simulated instrument on `grid`: until the probe stays within a quarter of a pixel of where it ends.
+pub fn settle_law(instrument: &str, grid: Grid) -> Result<SettleLaw, Error> {
     let scale = grid.n_cols() as f32 / 512.0;
-    let jumps = [1.0, 10.0, 100.0, 512.0].map(|px: f32| px * scale);
-    SettleLaw {
-        table: jumps
+    let table = Instrument::open(instrument)?.settle_table(SETTLED_PX);
+    Ok(SettleLaw {
+        table: table
             .into_iter()
-            .zip(us.map(|us| (us * 1e3) as u32))
+            .map(|(px, ns)| (px * scale, ns))
             .collect(),
-    }
+    })
 }
 
 impl Stage {
