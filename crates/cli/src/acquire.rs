@@ -120,7 +120,7 @@ fn with_plan_of(created: &Acquisition, mut newest: Acquisition) -> Acquisition {
 }
 
 fn detached(s: f64) -> Result<Detached, Invalid> {
-    if s >= 1.0 && s <= 604_800.0 {
+    if (1.0..=604_800.0).contains(&s) {
         Ok(Detached {
             electrons: None,
             duration: Duration::from_secs_f64(s),

@@ -34,7 +34,9 @@ fn stream(positions: u64, runs: u32, output: &Output) -> Result<(), Failure> {
         ));
         all.push(run);
     }
-    let best = all.iter().max_by(|a, b| a.positions_per_s.total_cmp(&b.positions_per_s));
+    let best = all
+        .iter()
+        .max_by(|a, b| a.positions_per_s.total_cmp(&b.positions_per_s));
     let total = |of: fn(&lab::StreamRun) -> u64| all.iter().map(of).sum::<u64>();
     let value = json!({
         "positions": positions,
@@ -57,6 +59,9 @@ fn beside(name: &str) -> Result<PathBuf, Failure> {
     if path.is_file() {
         return Ok(path);
     }
-    let text = format!("{} does not exist; `cargo build --release` builds it", path.display());
+    let text = format!(
+        "{} does not exist; `cargo build --release` builds it",
+        path.display()
+    );
     Err(Failure::NotFound(text))
 }

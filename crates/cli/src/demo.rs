@@ -30,19 +30,25 @@ pub(crate) async fn demo(args: DemoArgs, output: &Output) -> Result<(), Failure>
     config.service.name = "demo".into();
     config.service.listen = "127.0.0.1:0".into();
     config.store.directory.clone_from(&args.out);
-    config.controller.uri =
-        format!("sim:?instrument={INSTRUMENT}&current_pa={CURRENT_PA}&seed={}", args.seed.wrapping_add(1));
+    config.controller.uri = format!(
+        "sim:?instrument={INSTRUMENT}&current_pa={CURRENT_PA}&seed={}",
+        args.seed.wrapping_add(1)
+    );
     let shutdown = Shutdown::new();
     let running = daemon::serve(config, shutdown.clone()).await?;
     let address = running.addresses.first().cloned().unwrap_or_default();
-    output.line(format!("simulated microscope behind the service at {address}"));
+    output.line(format!(
+        "simulated microscope behind the service at {address}"
+    ));
     let shown = acquire_and_show(&args, &address, fraction, pattern, output).await;
     shutdown.pull();
     let in_order = running.ended().await;
     shown?;
     match in_order {
         true => Ok(()),
-        false => Err(Failure::Aborted("a part of the service failed; the beam was blanked first".to_owned())),
+        false => Err(Failure::Aborted(
+            "a part of the service failed; the beam was blanked first".to_owned(),
+        )),
     }
 }
 
@@ -56,7 +62,11 @@ async fn acquire_and_show(
     let client = Client::connect(address).await?;
     let capabilities = client.capabilities().await?;
     let field = capabilities.default_field;
-    let detectors = capabilities.detectors.iter().map(|d| d.name.clone()).collect();
+    let detectors = capabilities
+        .detectors
+        .iter()
+        .map(|d| d.name.clone())
+        .collect();
     let dwell = DwellTime::from_microseconds(DWELL_US)?;
     let mut plan = Plan::new(field, detectors, Exposure::Dwell(dwell));
     plan.pattern = pattern;
@@ -64,18 +74,31 @@ async fn acquire_and_show(
     plan.settle = lab::settle_law(INSTRUMENT, field.grid)?;
     plan.flyback_ns = 30_000;
     plan.seed = args.seed;
-    plan.texts = Texts { title: "Beamwright demo".into(), specimen: "MoS2 monolayer, simulated".into(), ..Texts::default() };
-    let lease = client.acquire_lease("beamwright demo", Duration::from_secs(5)).await?;
+    plan.texts = Texts {
+        title: "Beamwright demo".into(),
+        specimen: "MoS2 monolayer, simulated".into(),
+        ..Texts::default()
+    };
+    let lease = client
+        .acquire_lease("beamwright demo", Duration::from_secs(5))
+        .await?;
     let ended = follow_new(&client, &lease, &PlanRequest::from(plan), output).await?;
     lease.release().await?;
     finished(&ended)?;
     let mut pictures = Vec::new();
     for detector in &ended.detectors {
-        for plane in [PreviewPlane::Estimate, PreviewPlane::Uncertainty, PreviewPlane::Visits] {
+        for plane in [
+            PreviewPlane::Estimate,
+            PreviewPlane::Uncertainty,
+            PreviewPlane::Visits,
+        ] {
             pictures.extend(whole_plane(&client, &ended.id, detector, plane).await?);
         }
     }
-    let stage = Stage::open(&lab::scene(Path::new(""), INSTRUMENT, 1, false, None, 0.05), 2)?;
+    let stage = Stage::open(
+        &lab::scene(Path::new(""), INSTRUMENT, 1, false, None, 0.05),
+        2,
+    )?;
     let (scores, picture) = draw(&args.out, &ended, field, &pictures, &stage, output)?;
     report(&ended, field, &scores, &picture, output);
     Ok(())
@@ -118,10 +141,16 @@ fn draw(
     let mut scores = Vec::new();
     for (i, detector) in ended.detectors.iter().enumerate() {
         let mean = plane_of(pictures, PreviewPlane::Estimate, detector).ok_or_else(missing)?;
-        let uncertainty = plane_of(pictures, PreviewPlane::Uncertainty, detector).ok_or_else(missing)?;
+        let uncertainty =
+            plane_of(pictures, PreviewPlane::Uncertainty, detector).ok_or_else(missing)?;
         let visits = plane_of(pictures, PreviewPlane::Visits, detector).ok_or_else(missing)?;
         let truth = stage.truth(detector).ok_or_else(missing)?;
-        let planes = Planes { detector, truth: &truth, mean, uncertainty };
+        let planes = Planes {
+            detector,
+            truth: &truth,
+            mean,
+            uncertainty,
+        };
         scores.push(lab::score(field.grid, field.pitch, &planes, visits)?);
         if i == 0 {
             draw_first(&path, ended, field, &planes, visits, output)?;
@@ -139,12 +168,20 @@ fn draw_first(
     output: &Output,
 ) -> Result<(), Failure> {
     let (n_rows, n_cols) = (field.grid.n_rows() as usize, field.grid.n_cols() as usize);
-    let visited: Vec<f32> =
-        visits.iter().zip(planes.mean).map(|(v, m)| if *v > 0.0 { *m } else { f32::NAN }).collect();
+    let visited: Vec<f32> = visits
+        .iter()
+        .zip(planes.mean)
+        .map(|(v, m)| if *v > 0.0 { *m } else { f32::NAN })
+        .collect();
     let range = Some(DisplayRange::of(planes.truth, 0.002));
     let panel = |label: &str, values, map, range| -> Result<Panel<'_>, Failure> {
         let label = format!("{label} {}", planes.detector);
-        Ok(Panel { label, plane: Plane::new(n_rows, n_cols, values)?, map, range })
+        Ok(Panel {
+            label,
+            plane: Plane::new(n_rows, n_cols, values)?,
+            map,
+            range,
+        })
     };
     let figure = Figure {
         panels: vec![
@@ -154,23 +191,45 @@ fn draw_first(
             panel("uncertainty", planes.uncertainty, ColourMap::Viridis, None)?,
         ],
         pitch: field.pitch,
-        caption: format!("{} of {} pixels visited", ended.progress.n_sampled, field.grid.n_pixels()),
+        caption: format!(
+            "{} of {} pixels visited",
+            ended.progress.n_sampled,
+            field.grid.n_pixels()
+        ),
     };
     store::write_png(path, &figure.draw(512)).map_err(lab::Error::from)?;
     if std::io::stdout().is_terminal() {
         let plane = Plane::new(n_rows, n_cols, planes.mean)?;
-        output.line(store::ansi_picture(&plane, ColourMap::Gray, DisplayRange::of(planes.mean, 0.002), 72));
+        output.line(store::ansi_picture(
+            &plane,
+            ColourMap::Gray,
+            DisplayRange::of(planes.mean, 0.002),
+            72,
+        ));
     }
     Ok(())
 }
 
-fn report(ended: &Acquisition, field: ScanField, scores: &[Score], picture: &Path, output: &Output) {
+fn report(
+    ended: &Acquisition,
+    field: ScanField,
+    scores: &[Score],
+    picture: &Path,
+    output: &Output,
+) {
     let dose = &ended.dose;
     let (scan, full) = (
         ended.progress.scan_time_s,
-        ended.prediction.as_ref().map_or(f64::NAN, |p| p.full_raster_time_s),
+        ended
+            .prediction
+            .as_ref()
+            .map_or(f64::NAN, |p| p.full_raster_time_s),
     );
-    let dataset = ended.outcome.as_ref().map(|o| o.dataset_path.clone()).unwrap_or_default();
+    let dataset = ended
+        .outcome
+        .as_ref()
+        .map(|o| o.dataset_path.clone())
+        .unwrap_or_default();
     let pixel_nm = match field.pitch {
         Pitch::Nanometres(nm) => Some(nm.nm()),
         Pitch::Unknown => None,
@@ -179,7 +238,8 @@ fn report(ended: &Acquisition, field: ScanField, scores: &[Score], picture: &Pat
         "dose  {} e⁻ in dwell + {} e⁻ outside{}\ntime  {}; a full raster with the same dwell, settling and flyback takes {} ({:.1} times as long)\n{}{}\n{}",
         count(dose.dwell_electrons),
         count(dose.outside_electrons),
-        dose.mean_dose_e_per_a2.map_or(String::new(), |d| format!(" = {d:.1} e⁻/Å²")),
+        dose.mean_dose_e_per_a2
+            .map_or(String::new(), |d| format!(" = {d:.1} e⁻/Å²")),
         seconds(scan),
         seconds(full),
         full / scan,

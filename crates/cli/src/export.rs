@@ -16,10 +16,17 @@ pub(crate) fn export(args: &ExportArgs, output: &Output) -> Result<(), Failure> 
     let set = DataSet::open(&args.dataset).map_err(lab::Error::from)?;
     let folder = match &args.out {
         Some(folder) => folder.clone(),
-        None => args.dataset.parent().map_or_else(PathBuf::new, Path::to_path_buf),
+        None => args
+            .dataset
+            .parent()
+            .map_or_else(PathBuf::new, Path::to_path_buf),
     };
-    store::check_writable(if folder.as_os_str().is_empty() { Path::new(".") } else { &folder })
-        .map_err(lab::Error::from)?;
+    store::check_writable(if folder.as_os_str().is_empty() {
+        Path::new(".")
+    } else {
+        &folder
+    })
+    .map_err(lab::Error::from)?;
     let mut files = Vec::new();
     for map in set.maps().map_err(lab::Error::from)? {
         for frame in 0..map.n_frames {
@@ -40,12 +47,22 @@ fn export_map(
 ) -> Result<PathBuf, Failure> {
     let grid = Grid::new(map.n_rows, map.n_cols)?;
     if grid.n_pixels() > PIXELS_MAX {
-        let text = format!("{} has {} pixels; read the data set in tiles instead", map.name, grid.n_pixels());
+        let text = format!(
+            "{} has {} pixels; read the data set in tiles instead",
+            map.name,
+            grid.n_pixels()
+        );
         return Err(Failure::NotFound(text));
     }
-    let values = set.read_map(&map.name, frame, grid.rect()).map_err(lab::Error::from)?;
+    let values = set
+        .read_map(&map.name, frame, grid.rect())
+        .map_err(lab::Error::from)?;
     let plane = Plane::new(map.n_rows as usize, map.n_cols as usize, &values)?;
-    let number = if map.n_frames > 1 { format!("-{frame:04}") } else { String::new() };
+    let number = if map.n_frames > 1 {
+        format!("-{frame:04}")
+    } else {
+        String::new()
+    };
     let ending = match format {
         ExportFormat::Png => "png",
         ExportFormat::Tiff => "tiff",
@@ -54,11 +71,20 @@ fn export_map(
     let path = folder.join(format!("{}-{}{number}.{ending}", set.header().id, map.name));
     let written = match format {
         ExportFormat::Png => {
-            let colours = if map.name.starts_with("estimate") { ColourMap::Gray } else { ColourMap::Viridis };
-            store::write_png(&path, &Picture::of(&plane, colours, DisplayRange::of(&values, 0.002)))
+            let colours = if map.name.starts_with("estimate") {
+                ColourMap::Gray
+            } else {
+                ColourMap::Viridis
+            };
+            store::write_png(
+                &path,
+                &Picture::of(&plane, colours, DisplayRange::of(&values, 0.002)),
+            )
         }
         ExportFormat::Tiff => store::write_tiff_f32(&path, &plane, set.header().plan.field.pitch),
-        ExportFormat::Npy => store::write_npy_f32(&path, &[map.n_rows as usize, map.n_cols as usize], &values),
+        ExportFormat::Npy => {
+            store::write_npy_f32(&path, &[map.n_rows as usize, map.n_cols as usize], &values)
+        }
     };
     written.map_err(lab::Error::from)?;
     Ok(path)

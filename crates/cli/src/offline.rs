@@ -189,7 +189,11 @@ pub(crate) fn replay(args: &PathArg, output: &Output) -> Result<(), Failure> {
         report.blocks,
         report.decisions,
         report.estimates,
-        if report.equal { "all equal bit for bit" } else { "not equal" },
+        if report.equal {
+            "all equal bit for bit"
+        } else {
+            "not equal"
+        },
     );
     output.result(text, &json!(report));
     match report.difference {

@@ -25,7 +25,10 @@ pub(crate) async fn serve(args: ServeArgs, output: &Output) -> Result<(), Failur
         Some(path) => Config::read(path)?,
         None => simulated()?,
     };
-    let (directory, uri) = (config.store.directory.clone(), config.controller.uri.clone());
+    let (directory, uri) = (
+        config.store.directory.clone(),
+        config.controller.uri.clone(),
+    );
     let shutdown = Shutdown::new();
     let running = daemon::serve(config, shutdown.clone()).await?;
     if args.config.is_none() {
@@ -49,7 +52,9 @@ pub(crate) async fn serve(args: ServeArgs, output: &Output) -> Result<(), Failur
             output.line("stopped: the beam is blanked, files are complete");
             Ok(())
         }
-        false => Err(Failure::Aborted("a part of the service failed; the beam was blanked first".to_owned())),
+        false => Err(Failure::Aborted(
+            "a part of the service failed; the beam was blanked first".to_owned(),
+        )),
     }
 }
 
@@ -57,7 +62,10 @@ pub(crate) async fn serve(args: ServeArgs, output: &Output) -> Result<(), Failur
 fn simulated() -> Result<Config, Failure> {
     let mut config = Config::default();
     let directory = data_directory();
-    let file = |source| Failure::File { path: directory.display().to_string(), source };
+    let file = |source| Failure::File {
+        path: directory.display().to_string(),
+        source,
+    };
     std::fs::create_dir_all(&directory).map_err(file)?;
     config.service.unix_socket = directory.join("beamwright.sock");
     config.store.directory = directory;
@@ -66,7 +74,9 @@ fn simulated() -> Result<Config, Failure> {
 
 fn data_directory() -> PathBuf {
     let home = || std::env::var_os("HOME").map(|home| PathBuf::from(home).join(".local/share"));
-    let base = std::env::var_os("XDG_DATA_HOME").map(PathBuf::from).or_else(home);
+    let base = std::env::var_os("XDG_DATA_HOME")
+        .map(PathBuf::from)
+        .or_else(home);
     base.unwrap_or_else(std::env::temp_dir).join("beamwright")
 }
 

@@ -3,11 +3,11 @@
 //! The specimen `code` reads back the DAC codes and the number of every exposure, so that the bench is a proof at the
 //! same time: every sample is compared with what was commanded, from the journal, after the clock has stopped.
 
-use crate::stopwatch::cpu_s;
 use crate::Error;
+use crate::stopwatch::cpu_s;
 use domain::{
-    Clock, ColumnState, DetectorName, DwellTime, Exposure, Fraction, Grid, Invalid, MonotonicClock, Order, Pattern,
-    Pitch, Plan, SampleBlock, ScanField,
+    Clock, ColumnState, DetectorName, DwellTime, Exposure, Fraction, Grid, Invalid, MonotonicClock,
+    Order, Pattern, Pitch, Plan, SampleBlock, ScanField,
 };
 use engine::{Config, State};
 use serde::Serialize;
@@ -53,25 +53,49 @@ pub fn stream(firmware_sim: &Path, n_positions: u64) -> Result<StreamRun, Error>
     let folder = Folder::new()?;
     let device = Firmware::start(firmware_sim)?;
     let clock: Arc<dyn Clock> = Arc::new(MonotonicClock::new());
-    let controller = hal::Registry::with_links().open(&device.address, &hal::Setup::new(clock.clone()))?;
-    let config = Config { directory: Some(folder.0.clone()), estimate: false, ..Config::default() };
+    let controller =
+        hal::Registry::with_links().open(&device.address, &hal::Setup::new(clock.clone()))?;
+    let config = Config {
+        directory: Some(folder.0.clone()),
+        estimate: false,
+        ..Config::default()
+    };
     let (handle, join) = engine::start(config, controller, ColumnState::default(), clock.clone())?;
     let result = run(&handle, &clock, n_positions);
     // The engine ends in any case; what it says about ending is not the bench's result.
     let _ = handle.shutdown();
     let panicked = join.wait();
     if !panicked.is_empty() {
-        return Err(Error::Ended { state: "failed".into(), reason: format!("panic in {}", panicked.join(", ")) });
+        return Err(Error::Ended {
+            state: "failed".into(),
+            reason: format!("panic in {}", panicked.join(", ")),
+        });
     }
     let (measured, path) = result?;
     let proof = prove(&path, n_positions)?;
-    Ok(StreamRun { lost: proof.lost, doubled: proof.doubled, shifted: proof.shifted, ..measured })
+    Ok(StreamRun {
+        lost: proof.lost,
+        doubled: proof.doubled,
+        shifted: proof.shifted,
+        ..measured
+    })
 }
 
-fn run(handle: &engine::Handle, clock: &Arc<dyn Clock>, n: u64) -> Result<(StreamRun, PathBuf), Error> {
+fn run(
+    handle: &engine::Handle,
+    clock: &Arc<dyn Clock>,
+    n: u64,
+) -> Result<(StreamRun, PathBuf), Error> {
     let field = ScanField::centred(Grid::new(SIDE, SIDE)?, Pitch::Unknown);
-    let detectors = DETECTORS.into_iter().map(DetectorName::new).collect::<Result<_, _>>()?;
-    let mut plan = Plan::new(field, detectors, Exposure::Dwell(DwellTime::from_nanoseconds(DWELL_NS)?));
+    let detectors = DETECTORS
+        .into_iter()
+        .map(DetectorName::new)
+        .collect::<Result<_, _>>()?;
+    let mut plan = Plan::new(
+        field,
+        detectors,
+        Exposure::Dwell(DwellTime::from_nanoseconds(DWELL_NS)?),
+    );
     plan.pattern = Pattern::Random;
     plan.order = Order::AsGiven;
     plan.fraction = Fraction::new(n as f64 / field.grid.n_pixels() as f64)?;
@@ -92,7 +116,9 @@ fn run(handle: &engine::Handle, clock: &Arc<dyn Clock>, n: u64) -> Result<(Strea
             taken = Some((clock.now() - began, cpu_s() - cpu, stalls.worst_ms()));
         }
         match (acquisition.state.is_final(), taken, &acquisition.path) {
-            (true, Some((wall, cpu_s, stall_ms)), Some(path)) if acquisition.state == State::Finished => {
+            (true, Some((wall, cpu_s, stall_ms)), Some(path))
+                if acquisition.state == State::Finished =>
+            {
                 let measured = StreamRun {
                     positions: n,
                     positions_per_s: n as f64 / wall.as_secs_f64(),
@@ -106,7 +132,10 @@ fn run(handle: &engine::Handle, clock: &Arc<dyn Clock>, n: u64) -> Result<(Strea
             }
             (true, ..) => {
                 let reason = format!("{:?}", acquisition.end);
-                return Err(Error::Ended { state: acquisition.state.to_string(), reason });
+                return Err(Error::Ended {
+                    state: acquisition.state.to_string(),
+                    reason,
+                });
             }
             _ => {}
         }
@@ -164,7 +193,10 @@ struct Folder(PathBuf);
 impl Folder {
     fn new() -> Result<Self, Error> {
         let path = std::env::temp_dir().join(format!("beamwright-bench-{}", std::process::id()));
-        let file = |source| Error::File { path: path.display().to_string(), source };
+        let file = |source| Error::File {
+            path: path.display().to_string(),
+            source,
+        };
         std::fs::create_dir_all(&path).map_err(file)?;
         Ok(Self(path))
     }
@@ -184,17 +216,34 @@ struct Firmware {
 
 impl Firmware {
     fn start(executable: &Path) -> Result<Self, Error> {
-        let file = |source| Error::File { path: executable.display().to_string(), source };
+        let file = |source| Error::File {
+            path: executable.display().to_string(),
+            source,
+        };
         let mut child = Command::new(executable)
-            .args(["--listen", "tcp://127.0.0.1:0", "--specimen", "code", "--instrument", "ideal", "--speed", "max"])
+            .args([
+                "--listen",
+                "tcp://127.0.0.1:0",
+                "--specimen",
+                "code",
+                "--instrument",
+                "ideal",
+                "--speed",
+                "max",
+            ])
             .stdout(Stdio::piped())
             .spawn()
             .map_err(file)?;
         let mut address = String::new();
         if let Some(stdout) = child.stdout.take() {
-            BufReader::new(stdout).read_line(&mut address).map_err(file)?;
+            BufReader::new(stdout)
+                .read_line(&mut address)
+                .map_err(file)?;
         }
-        Ok(Self { child, address: address.trim().to_owned() })
+        Ok(Self {
+            child,
+            address: address.trim().to_owned(),
+        })
     }
 }
 
@@ -214,18 +263,27 @@ struct Stalls {
 
 impl Stalls {
     fn start(clock: Arc<dyn Clock>) -> Self {
-        let (worst_ns, stop) = (Arc::new(AtomicU64::new(0)), Arc::new(AtomicBool::new(false)));
+        let (worst_ns, stop) = (
+            Arc::new(AtomicU64::new(0)),
+            Arc::new(AtomicBool::new(false)),
+        );
         let (worst, stopped) = (worst_ns.clone(), stop.clone());
-        let thread = std::thread::Builder::new().name("stalls".into()).spawn(move || {
-            let nap = Duration::from_millis(1);
-            while !stopped.load(Ordering::Relaxed) {
-                let before = clock.now();
-                clock.sleep(nap);
-                let late = (clock.now() - before).saturating_sub(nap);
-                worst.fetch_max(late.as_nanos() as u64, Ordering::Relaxed);
-            }
-        });
-        Self { worst_ns, stop, thread: thread.ok() }
+        let thread = std::thread::Builder::new()
+            .name("stalls".into())
+            .spawn(move || {
+                let nap = Duration::from_millis(1);
+                while !stopped.load(Ordering::Relaxed) {
+                    let before = clock.now();
+                    clock.sleep(nap);
+                    let late = (clock.now() - before).saturating_sub(nap);
+                    worst.fetch_max(late.as_nanos() as u64, Ordering::Relaxed);
+                }
+            });
+        Self {
+            worst_ns,
+            stop,
+            thread: thread.ok(),
+        }
     }
 
     fn worst_ms(&self) -> f64 {

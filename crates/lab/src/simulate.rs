@@ -99,10 +99,7 @@ pub fn settle_law(instrument: &str, grid: Grid) -> Result<SettleLaw, Error> {
     let scale = grid.n_cols() as f32 / 512.0;
     let table = Instrument::open(instrument)?.settle_table(SETTLED_PX);
     Ok(SettleLaw {
-        table: table
-            .into_iter()
-            .map(|(px, ns)| (px * scale, ns))
-            .collect(),
+        table: table.into_iter().map(|(px, ns)| (px * scale, ns)).collect(),
     })
 }
 

@@ -84,7 +84,11 @@ fn position(values: &[f64], grid: Grid) -> Result<ListedPosition, Invalid> {
 fn not_empty(list: Vec<ListedPosition>) -> Result<Arc<[ListedPosition]>, Invalid> {
     if list.is_empty() || list.len() > N_MAX {
         let value = format!("{} positions", list.len());
-        return Err(Invalid::new("pattern.list", value, format!("1 to {N_MAX} positions")).into());
+        return Err(Invalid::new(
+            "pattern.list",
+            value,
+            format!("1 to {N_MAX} positions"),
+        ));
     }
     Ok(list.into())
 }
@@ -101,8 +105,7 @@ pub fn list_from_npy(bytes: &[u8], grid: Grid) -> Result<Arc<[ListedPosition]>, 
             "pattern.list",
             format!("{} bytes of data", data.len()),
             format!("{n} × {n_values} values of {size} bytes"),
-        )
-        .into());
+        ));
     }
     let mut list = Vec::with_capacity(n);
     for (i, row) in data.chunks_exact(n_values * size).enumerate() {
