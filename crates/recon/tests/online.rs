@@ -1,6 +1,7 @@
 //! The tile estimators through the public seam.
 #![allow(clippy::unwrap_used, reason = "a test that cannot go on has failed")]
 
+#[path = "support/specimens.rs"]
 mod support;
 
 use domain::{Estimate, Estimator, Grid, PerPosition, PixelRect, SampleBlock, SampleFlags};

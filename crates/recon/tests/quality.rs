@@ -1,6 +1,7 @@
 //! Metrics against figures that scikit-image 0.26 gives for the same pixels.
 #![allow(clippy::unwrap_used, reason = "a test that cannot go on has failed")]
 
+#[path = "support/specimens.rs"]
 mod support;
 
 use domain::Grid;

@@ -132,7 +132,6 @@ pub struct ColumnPart {
 /// `[field]`: the field of view taken when a plan states none.
 #[derive(Debug, Clone, PartialEq, Default, Deserialize)]
 #[serde(deny_unknown_fields, default)]
-#[derive(Default)]
 pub struct FieldPart {
     /// Rows, 1 to 65536; with `controller.uri = "sim:"` the specimen's unless set.
     pub n_rows: Option<u32>,
