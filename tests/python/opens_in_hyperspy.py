@@ -98,7 +98,7 @@ def final_preview(server, name):
 
 def check_against_api(beamwright, folder):
     config = folder / "beamwright.toml"
-    config.write_text(f'[listen]\ntcp = "127.0.0.1:0"\n\n[store]\ndirectory = "{folder}"\n')
+    config.write_text(f'[service]\nlisten = "127.0.0.1:0"\n\n[store]\ndirectory = "{folder}"\n')
     server = subprocess.Popen([beamwright, "serve", "--config", str(config)], stdout=subprocess.PIPE, text=True)
     try:
         address = None

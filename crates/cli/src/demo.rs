@@ -20,6 +20,8 @@ const INSTRUMENT: &str = "stem";
 /// Probe current, pA, and dwell, µs: some twenty electrons counted per visited pixel of the monolayer.
 const CURRENT_PA: f64 = 50.0;
 const DWELL_US: f64 = 20.0;
+/// The dark-field detector: at this dose the bright one would fill its ADC.
+const DETECTOR: &str = "haadf";
 
 /// Runs `beamwright demo`.
 pub(crate) async fn demo(args: DemoArgs, output: &Output) -> Result<(), Failure> {
@@ -30,6 +32,8 @@ pub(crate) async fn demo(args: DemoArgs, output: &Output) -> Result<(), Failure>
     config.service.name = "demo".into();
     config.service.listen = "127.0.0.1:0".into();
     config.store.directory.clone_from(&args.out);
+    config.column.high_tension_kv = Some(80.0);
+    config.column.convergence_mrad = Some(30.0);
     config.controller.uri = format!(
         "sim:?instrument={INSTRUMENT}&current_pa={CURRENT_PA}&seed={}",
         args.seed.wrapping_add(1)
@@ -62,11 +66,7 @@ async fn acquire_and_show(
     let client = Client::connect(address).await?;
     let capabilities = client.capabilities().await?;
     let field = capabilities.default_field;
-    let detectors = capabilities
-        .detectors
-        .iter()
-        .map(|d| d.name.clone())
-        .collect();
+    let detectors = vec![domain::DetectorName::new(DETECTOR)?];
     let dwell = DwellTime::from_microseconds(DWELL_US)?;
     let mut plan = Plan::new(field, detectors, Exposure::Dwell(dwell));
     plan.pattern = pattern;
