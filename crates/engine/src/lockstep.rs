@@ -440,8 +440,7 @@ impl Lockstep {
     }
 
     fn end_frame(&mut self) -> Result<(), String> {
-        while self.work(1 << 16, false) {}
-        self.work(0, true);
+        self.work(estimating::FINISH, true);
         let now = self.now_is;
         let digest = self.parts.as_ref().and_then(|p| {
             let frame = p.estimator.as_ref()?.frame();

@@ -2,14 +2,11 @@
 
 use crate::Error;
 use domain::{Estimator, SampleBlock};
-use recon::{DetectorSetup, Kernel, Noise, Reconstructor, Setup, WorkQuota};
+use recon::{DetectorSetup, Kernel, Noise, Reconstructor, Setup};
 use std::collections::BTreeMap;
 use std::fs;
 use std::path::Path;
 use store::{DataSet, Finaliser};
-
-/// Work per call; the estimator says when all is done.
-const QUOTA: WorkQuota = WorkQuota(1 << 20);
 
 /// What came of it.
 #[derive(Debug, Clone, PartialEq)]
@@ -98,6 +95,6 @@ fn estimate(setup: &Setup, blocks: &[SampleBlock]) -> Result<Box<dyn Reconstruct
     for block in blocks {
         estimator.absorb(block);
     }
-    while estimator.refine(QUOTA) == WorkQuota(0) {}
+    estimator.finish();
     Ok(estimator)
 }

@@ -8,6 +8,9 @@ use domain::{Estimate, Invalid, SampleBlock, SignalKind};
 use recon::{DetectorSetup, Kernel, Noise, Reconstructor, Setup, WorkQuota};
 use std::borrow::Cow;
 
+/// The quota of the last work on a frame: no more samples will come, everything is done that improves it.
+pub(crate) const FINISH: u64 = u64::MAX;
+
 /// One piece of the estimator's work, for the journal.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(crate) struct Op {
@@ -129,9 +132,14 @@ impl Estimator {
         self.blocks = block.sequence + 1;
     }
 
-    /// Works by `quota`; takes an estimate if `take`.
+    /// Works by `quota`, [`FINISH`] included; takes an estimate if `take`.
     pub(crate) fn work(&mut self, quota: u64, take: bool) -> (Op, Option<Estimate>) {
-        let left = self.recon.refine(WorkQuota(quota)).0;
+        let left = if quota == FINISH {
+            self.recon.finish();
+            FINISH
+        } else {
+            self.recon.refine(WorkQuota(quota)).0
+        };
         let estimate = take.then(|| {
             let mut estimate = self.recon.estimate();
             estimate.revision += self.revisions_before;

@@ -6,7 +6,7 @@
 use super::{Wires, recorder_thread};
 use crate::Prepared;
 use crate::core::{Event, OpenFailure, Totals};
-use crate::parts::estimating::{Estimator, digest, kernel_of};
+use crate::parts::estimating::{Estimator, FINISH, digest, kernel_of};
 use crate::parts::journal::{digest_record, op_record};
 use crate::parts::recording::Finishing;
 use crate::{State, handle};
@@ -195,8 +195,10 @@ impl Work {
             PlanKind::Acquire | PlanKind::Spot => Duration::from_millis(200),
         };
         let until = clock.now() + span.max(least);
+        let is_last = self.prepared.plan.kind != PlanKind::View && !span.is_zero();
         loop {
-            let (op, _) = estimator.work(self.quota.max(64), false);
+            let quota = if is_last { FINISH } else { self.quota.max(64) };
+            let (op, _) = estimator.work(quota, false);
             record(records, op_record(op, clock.now()));
             if op.left > 0 || clock.now() >= until {
                 break;
