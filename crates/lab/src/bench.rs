@@ -22,6 +22,8 @@ use store::Record;
 
 /// Side of the grid: positions are arbitrary pixels of it.
 const SIDE: u32 = 16_384;
+/// Highest code of the converters, whose whole range the grid fills.
+const CODE_MAX: f64 = 65_535.0;
 const DETECTORS: [&str; 4] = ["code_x", "code_y", "code_n_lo", "code_n_hi"];
 const DWELL_NS: u64 = 200;
 
@@ -147,8 +149,8 @@ struct Proof {
     lost: u64,
     doubled: u64,
     shifted: u64,
-    /// First sample: code − pixel, x and y, and the number of the exposure. All others must agree.
-    origin: Option<[i64; 3]>,
+    /// Number of the first exposure less its position: the device counts from its own start.
+    origin: Option<i64>,
 }
 
 impl Proof {
@@ -164,14 +166,19 @@ impl Proof {
         *next = (*next).max(first + block.len() as u64);
         for i in 0..block.len() {
             let number = lo[i] as i64 + ((hi[i] as i64) << 16);
-            let found = [
-                x[i] as i64 - block.col[i] as i64,
-                y[i] as i64 - block.row[i] as i64,
-                number - (first + i as u64) as i64,
-            ];
-            self.shifted += u64::from(*self.origin.get_or_insert(found) != found);
+            let offset = number - (first + i as u64) as i64;
+            let fits = x[i] as i64 == code(block.col[i])
+                && y[i] as i64 == code(block.row[i])
+                && *self.origin.get_or_insert(offset) == offset;
+            self.shifted += u64::from(!fits);
         }
     }
+}
+
+/// The code that a pixel is commanded by: the grid is centred and fills the range.
+fn code(px: f32) -> i64 {
+    let from_centre = f64::from(px) - f64::from(SIDE - 1) / 2.0;
+    (CODE_MAX / 2.0 + from_centre * CODE_MAX / f64::from(SIDE)).round() as i64
 }
 
 fn prove(path: &Path, n: u64) -> Result<Proof, Error> {
