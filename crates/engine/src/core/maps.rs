@@ -4,6 +4,9 @@
 //! is drawn larger by half a cell's diagonal, so that no disc between the centres holds more than the bound says:
 //! a limit can be met early (by 18 % of the dose at eight cells per radius), never passed. Grids too large for
 //! that many cells get larger cells and a bound that is further on the safe side.
+//!
+//! Sums never lose an electron: a disc can hold 10⁹ of them while a position brings six, so discs are summed in
+//! `f64`; pixels, of which there are many and whose sums are small, in `f32` rounded up.
 
 use domain::{DoseLimits, ScanField};
 
@@ -20,7 +23,7 @@ pub(crate) fn map_bytes(field: ScanField, limits: &DoseLimits) -> u64 {
     let position = limits
         .position
         .map_or(0, |_| field.grid.n_pixels().min(PIXELS_MAX));
-    4 * (area + position)
+    8 * area + 4 * position
 }
 
 #[derive(Debug, Clone, Copy)]
@@ -40,7 +43,7 @@ struct Layout {
 pub(crate) struct AreaMap {
     layout: Layout,
     /// Per centre, `[row, column]`.
-    sums: Vec<f32>,
+    sums: Vec<f64>,
 }
 
 impl AreaMap {
@@ -74,7 +77,7 @@ impl AreaMap {
 
     /// Whether `electrons` more at `(row, col)` keep every disc below the limit.
     pub(crate) fn admits(&self, row: f32, col: f32, electrons: f64) -> bool {
-        let most = (self.layout.limit - electrons) as f32;
+        let most = self.layout.limit - electrons;
         let mut within = self.layout.limit >= electrons;
         self.spans(row, col, |span| {
             within &= self.sums[span].iter().all(|&sum| sum <= most);
@@ -88,7 +91,7 @@ impl AreaMap {
         let sums = &mut self.sums;
         spans(layout, row, col, |span| {
             for sum in &mut sums[span] {
-                *sum += electrons as f32;
+                *sum += electrons;
             }
         });
     }
@@ -99,8 +102,8 @@ impl AreaMap {
 
     /// The largest bound, electrons.
     #[cfg(test)]
-    pub(crate) fn largest(&self) -> f32 {
-        self.sums.iter().copied().fold(0.0, f32::max)
+    pub(crate) fn largest(&self) -> f64 {
+        self.sums.iter().copied().fold(0.0, f64::max)
     }
 
     #[cfg(test)]
@@ -176,7 +179,17 @@ impl PositionMap {
 
     pub(crate) fn add(&mut self, row: f32, col: f32, electrons: f64) {
         let at = self.at(row, col);
-        self.sums[at] += electrons as f32;
+        self.sums[at] = rounded_up(f64::from(self.sums[at]) + electrons);
+    }
+}
+
+/// The smallest `f32` that is not below `value`.
+fn rounded_up(value: f64) -> f32 {
+    let near = value as f32;
+    if f64::from(near) < value {
+        near.next_up()
+    } else {
+        near
     }
 }
 
@@ -234,7 +247,7 @@ mod tests {
             map.add(place.0, place.1, 2.0);
         }
         let most = fullest(&places, 2.0, 3.0, 24);
-        let bound = f64::from(map.largest());
+        let bound = map.largest();
         assert!(bound >= most, "{bound} < {most}");
         assert!(bound <= most * 1.5, "{bound} against {most}");
     }
@@ -254,6 +267,32 @@ mod tests {
         assert!(map.admits(50.0, 30.0, step));
         map.add(30.0, 30.0, -step * f64::from(n));
         assert!(map.admits(30.0, 30.0, step));
+    }
+
+    #[test]
+    fn many_small_doses_reach_a_large_limit() {
+        // 6 electrons at a time against 3·10⁹: far below the spacing of f32 there.
+        let mut disc = AreaMap::new(field(64), &area(1000.0, 100.0)).unwrap();
+        let limits = DoseLimits {
+            position: Some(Electrons::new(3e9).unwrap()),
+            ..DoseLimits::default()
+        };
+        let mut pixel = PositionMap::new(field(16), &limits).unwrap();
+        disc.add(30.0, 30.0, disc.limit() - 300.0);
+        pixel.add(3.0, 4.0, 3e9 - 300.0);
+        let mut n = 0;
+        while n < 100 && disc.admits(30.0, 30.0, 6.0) {
+            disc.add(30.0, 30.0, 6.0);
+            n += 1;
+        }
+        assert_eq!(n, 50);
+        let mut n = 0;
+        while n < 100 && pixel.admits(3.0, 4.0, 6.0) {
+            pixel.add(3.0, 4.0, 6.0);
+            n += 1;
+        }
+        // 1e-6 of the limit is 3000 electrons of rounding room, of which each visit uses a spacing of f32.
+        assert!((1..=50).contains(&n), "{n}");
     }
 
     #[test]
