@@ -143,7 +143,7 @@ pub(crate) struct PlanArgs {
     /// Pattern or policy: raster, serpentine, interleaved, random, jittered, poisson-disc, line-hop, spiral, list, adaptive, …
     #[arg(long, default_value = "jittered")]
     pub(crate) pattern: String,
-    /// Positions for `--pattern list`: CSV (row,col[,dwell_us]) or .npy
+    /// Positions for `--pattern list`: CSV `row,col[,dwell_us]` or .npy
     #[arg(long)]
     pub(crate) list: Option<PathBuf>,
     /// Exposures ÷ pixels, above 0, at most 1

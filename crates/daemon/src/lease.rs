@@ -1,7 +1,7 @@
 //! The control lease: one holder at a time, fenced by an epoch.
 //!
 //! [`Book`] is a pure state machine over the engine's clock: it reads no time and sends nothing. The keeper
-//! ([`crate::keeper`]) asks it what is due and carries its answers to the engine. Between two grants lies a
+//! ([`crate::control`]) asks it what is due and carries its answers to the engine. Between two grants lies a
 //! blank that the controller has acknowledged: nobody gets a lease while the beam of the last holder may be on.
 
 use proto::Refusal;

@@ -1,7 +1,7 @@
 //! The host's side of the controller protocol (BWP, crate `wire`) as a pure state machine.
 //!
 //! [`LinkCore`] takes commands and received bytes, each with the time, and gives bytes to write and [`Event`]s. It does no
-//! input or output and reads no clock; [`crate::driver`] puts threads and a transport around it, and a simulation on one event
+//! input or output and reads no clock; the driver puts threads and a transport around it, and a simulation on one event
 //! heap needs nothing else.
 //!
 //! ```text

@@ -1,6 +1,6 @@
 //! Where the beam goes next: patterns, visiting order, policies.
 //!
-//! [`policy`] makes the [`Policy`] of a plan; [`predict_time`] says what it will cost. Patterns are generated
+//! [`policy()`] makes the [`Policy`] of a plan; [`predict_time`] says what it will cost. Patterns are generated
 //! batch by batch and never stored as a whole: what is held is one band of rows, whatever the grid and the
 //! fraction. The set of pixels of a frame depends on the seed, the frame and the pattern alone; the visiting
 //! order only arranges it. [`CoilPredictor`] says where lagging coils really carried the beam. Everything random is seeded and replays exactly. Pure computation: no I/O, no clock.

@@ -1,7 +1,7 @@
 //! Events and actions of the state machine as records of the journal, and back.
 //!
 //! Samples and gaps are recorded as they were joined; everything else that the machine was told is an input record.
-//! [`input_of`] undoes [`record_of`]: what is read back is what the machine was given.
+//! A replay undoes [`record_of`]: what is read back is what the machine was given.
 
 use super::deciding::digest;
 use super::estimating::Op;
