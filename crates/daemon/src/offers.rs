@@ -20,12 +20,22 @@ pub(crate) struct Offer {
 }
 
 /// Offers of one stream.
-#[derive(Debug, Default)]
+#[derive(Debug)]
 pub(crate) struct Book {
     offers: VecDeque<(Offer, bool)>,
+    /// Dwell of positions that state none, ns.
+    dwell_ns: u32,
 }
 
 impl Book {
+    /// No offers yet, of a plan whose positions dwell for `dwell_ns`.
+    pub(crate) fn new(dwell_ns: u32) -> Self {
+        Self {
+            offers: VecDeque::new(),
+            dwell_ns,
+        }
+    }
+
     /// Remembers an offer; the oldest is forgotten.
     pub(crate) fn put(&mut self, offer: Offer) {
         if self.offers.len() == N_OFFERS {
@@ -69,12 +79,13 @@ impl Book {
         if decision.lease_epoch != epoch {
             return Err(verdict(SteerOutcome::StaleLease));
         }
-        let positions = positions(decision, &offer.wanted, grid).map_err(|e| SteerVerdict {
-            field: e.field.into_owned(),
-            value: e.value,
-            allowed: e.allowed.into_owned(),
-            ..verdict(SteerOutcome::Invalid)
-        })?;
+        let positions =
+            positions(decision, &offer.wanted, grid, self.dwell_ns).map_err(|e| SteerVerdict {
+                field: e.field.into_owned(),
+                value: e.value,
+                allowed: e.allowed.into_owned(),
+                ..verdict(SteerOutcome::Invalid)
+            })?;
         Ok(Decision {
             acquisition: offer.wanted.acquisition.clone(),
             batch: offer.wanted.batch,
@@ -122,6 +133,7 @@ fn positions(
     decision: &SteerDecision,
     wanted: &DecisionWanted,
     grid: Grid,
+    dwell_ns: u32,
 ) -> Result<PositionBatch, domain::Invalid> {
     let arrays = decision.positions.clone().unwrap_or_default();
     let list = positions_from_proto(&arrays).map_err(|e| e.within("positions"))?;
@@ -154,7 +166,7 @@ fn positions(
                 ));
             }
         }
-        let dwell = place.dwell.map_or(0, domain::DwellTime::nanoseconds);
+        let dwell = place.dwell.map_or(dwell_ns, domain::DwellTime::nanoseconds);
         batch.push(place.row, place.col, dwell, 0);
     }
     Ok(batch)
@@ -169,7 +181,7 @@ mod tests {
     fn book() -> (Book, String) {
         let id = AcquisitionId::new(Duration::ZERO, 0);
         let name = id.to_string();
-        let mut book = Book::default();
+        let mut book = Book::new(800);
         book.put(Offer {
             wanted: DecisionWanted {
                 acquisition: id,
@@ -215,6 +227,8 @@ mod tests {
             checked.map_or_else(|v| v.outcome(), |_| SteerOutcome::Accepted)
         };
         assert_eq!(outcome(&book, &good), SteerOutcome::Accepted);
+        let accepted = book.check(&good, &id, 5, grid).unwrap();
+        assert_eq!(accepted.positions.dwell_ns, [800], "the plan's dwell");
         let changed = |change: fn(&mut SteerDecision)| {
             let mut d = good.clone();
             change(&mut d);

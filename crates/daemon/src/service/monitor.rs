@@ -129,18 +129,16 @@ impl Panel {
             Some(id) => Some(id.clone()),
             None => newest(&self.shared).ok().flatten(),
         };
-        if id == self.shown {
-            return;
+        if id != self.shown {
+            self.painter = None;
+            self.acquisition = None;
+            self.final_sent = false;
+            self.shown = id;
         }
-        self.painter = match (&id, &self.previews) {
-            (Some(id), Some(options)) => {
-                Painter::new(self.shared.clone(), &self.maps, id, options).ok()
-            }
-            _ => None,
-        };
-        self.acquisition = None;
-        self.final_sent = false;
-        self.shown = id;
+        // Before the start of an acquisition there is nothing to paint: asked again each time.
+        if let (None, Some(id), Some(options)) = (&self.painter, &self.shown, &self.previews) {
+            self.painter = Painter::new(self.shared.clone(), &self.maps, id, options).ok();
+        }
     }
 
     /// Sends status and acquisition where they have changed; false when nobody listens.

@@ -6,6 +6,7 @@ use crate::maps::MapsTable;
 use crate::notify::Wake;
 use crate::offers::{Book, Offer};
 use crate::painter::Painter;
+use crate::picture::Wishes;
 use crate::refuse::{invalid, of_engine, refuse};
 use crate::shared::Shared;
 use engine::{DecisionWanted, LeaseEpoch};
@@ -63,6 +64,9 @@ struct Session {
     id: String,
     engine: engine::Handle,
     epoch: u64,
+    /// Pictures asked for.
+    options: Option<v1::PreviewOptions>,
+    /// Made with the first offer: before the start there is nothing to paint.
     painter: Option<Painter>,
     offers: Book,
     grid: domain::Grid,
@@ -100,19 +104,18 @@ impl Session {
             let error = domain::Invalid::new("open.max_open_offers", open.max_open_offers, allowed);
             return Err(invalid(error));
         }
-        let maps = MapsTable::default();
-        let painter = open.want_estimate.as_ref();
-        let painter = painter
-            .map(|options| Painter::new(shared.clone(), &maps, &id, options))
-            .transpose()?;
+        if let Some(options) = &open.want_estimate {
+            Wishes::of(options).map_err(|e| invalid(e.within("open")))?;
+        }
         Ok(Self {
             epoch: shared.control.info().lease_epoch,
             grid: acquisition.plan.field.grid,
             shared,
             id,
             engine,
-            painter,
-            offers: Book::default(),
+            options: open.want_estimate.clone(),
+            painter: None,
+            offers: Book::new(acquisition.prediction.dwell.nanoseconds()),
         })
     }
 
@@ -174,6 +177,10 @@ impl Session {
 
     async fn offer(&mut self, wanted: &DecisionWanted, sender: &Sender) -> bool {
         let now = self.shared.engine.now();
+        if let (Some(options), None) = (&self.options, &self.painter) {
+            let maps = MapsTable::default();
+            self.painter = Painter::new(self.shared.clone(), &maps, &self.id, options).ok();
+        }
         let estimate = match &mut self.painter {
             Some(painter) => painter.paint(true).ok().flatten(),
             None => None,
