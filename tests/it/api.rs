@@ -338,7 +338,6 @@ async fn a_new_service_finds_what_an_earlier_one_recorded() {
 
 #[tokio::test(flavor = "multi_thread")]
 async fn health_reflection_metrics_and_grpc_web_share_the_port() {
-    use std::io::{Read as _, Write as _};
     use tonic_health::pb::HealthCheckRequest;
     use tonic_health::pb::health_client::HealthClient;
     let directory = tempfile::tempdir().unwrap();
@@ -355,34 +354,29 @@ async fn health_reflection_metrics_and_grpc_web_share_the_port() {
         );
     }
     let host = server.url.trim_start_matches("http://").to_owned();
-    let ask = move |head: String, body: Vec<u8>| {
-        let mut stream = std::net::TcpStream::connect(&host).unwrap();
-        stream.write_all(head.as_bytes()).unwrap();
-        stream.write_all(&body).unwrap();
-        let mut answer = Vec::new();
-        stream.read_to_end(&mut answer).unwrap();
-        answer
-    };
-    let metrics = "GET /metrics HTTP/1.1\r\nhost: x\r\nconnection: close\r\n\r\n";
-    let text = tokio::task::spawn_blocking({
-        let ask = ask.clone();
-        move || String::from_utf8(ask(metrics.into(), Vec::new())).unwrap()
-    });
-    let text = text.await.unwrap();
+    let metrics = "GET /metrics HTTP/1.1\r\nhost: localhost\r\nconnection: close\r\n\r\n";
+    let text = ask(&host, metrics).await;
     assert!(text.contains("beamwright_link_up 1"), "{text}");
     assert!(text.contains("beamwright_beam_on 0"), "{text}");
-    let web = "POST /beamwright.v1.InstrumentService/GetServerInfo HTTP/1.1\r\nhost: x\r\nconnection: close\r\n\
-               content-type: application/grpc-web+proto\r\nx-grpc-web: 1\r\ncontent-length: 5\r\n\r\n";
-    let answer = tokio::task::spawn_blocking(move || ask(web.into(), vec![0; 5]))
-        .await
-        .unwrap();
-    let answer = String::from_utf8_lossy(&answer).into_owned();
+    let web = "POST /beamwright.v1.InstrumentService/GetServerInfo HTTP/1.1\r\nhost: localhost\r\nconnection: close\r\n\
+               content-type: application/grpc-web+proto\r\nx-grpc-web: 1\r\ncontent-length: 5\r\n\r\n\0\0\0\0\0";
+    let answer = ask(&host, web).await;
     assert!(
         answer.contains("200 OK") && answer.contains("beamwright.v1"),
         "{answer}"
     );
     assert!(answer.contains("grpc-status:0"), "{answer}");
     assert!(server.stop().await);
+}
+
+/// What a port answers to a request, until it closes the connection.
+pub(crate) async fn ask(host: &str, request: &str) -> String {
+    use tokio::io::{AsyncReadExt as _, AsyncWriteExt as _};
+    let mut stream = tokio::net::TcpStream::connect(host).await.unwrap();
+    stream.write_all(request.as_bytes()).await.unwrap();
+    let mut answer = Vec::new();
+    stream.read_to_end(&mut answer).await.unwrap();
+    String::from_utf8_lossy(&answer).into_owned()
 }
 
 /// Services that reflection tells of.

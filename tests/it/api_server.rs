@@ -60,7 +60,12 @@ impl Server {
 
     /// A plan over `side`² pixels in the middle of the default field, at 1 µs, a tenth of the pixels.
     pub(crate) async fn plan(&self, side: u32) -> PlanRequest {
-        let capabilities = self.client.capabilities().await.unwrap();
+        self.plan_for(&self.client, side).await
+    }
+
+    /// The same, asked for by `client`.
+    pub(crate) async fn plan_for(&self, client: &Client, side: u32) -> PlanRequest {
+        let capabilities = client.capabilities().await.unwrap();
         let field = ScanField {
             grid: Grid::new(side, side).unwrap(),
             ..capabilities.default_field

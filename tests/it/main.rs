@@ -2,9 +2,11 @@
 
 #![allow(clippy::unwrap_used, reason = "helpers of tests are tests")]
 
+mod access;
 mod api;
 mod api_server;
 mod layers;
 mod link;
 mod link_threads;
+mod raw;
 mod style;

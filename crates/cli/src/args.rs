@@ -43,6 +43,12 @@ pub(crate) enum Verb {
         #[command(subcommand)]
         what: Bench,
     },
+    /// Tokens: who may call on the loopback port of the service on this machine
+    #[cfg(feature = "serve")]
+    Token {
+        #[command(subcommand)]
+        what: Token,
+    },
     /// Acquire, and follow the acquisition until it ends
     Acquire(AcquireArgs),
     /// Endless fast low-dose frames for finding and focusing; Ctrl-C ends them
@@ -88,6 +94,49 @@ pub(crate) struct ServerArgs {
         default_value = "http://127.0.0.1:7410"
     )]
     pub(crate) server: String,
+    /// Token that says who calls
+    #[arg(
+        long,
+        env = "BEAMWRIGHT_TOKEN",
+        hide_env_values = true,
+        conflicts_with = "token_file"
+    )]
+    pub(crate) token: Option<String>,
+    /// File that holds the token
+    #[arg(long, env = "BEAMWRIGHT_TOKEN_FILE")]
+    pub(crate) token_file: Option<PathBuf>,
+}
+
+#[cfg(feature = "serve")]
+#[derive(Debug, Subcommand)]
+pub(crate) enum Token {
+    /// Make a token and print it, this once; a running service knows it at once
+    Add {
+        /// Who it stands for
+        name: String,
+        /// What they may do: observer, operator, admin
+        #[arg(long)]
+        role: String,
+        #[command(flatten)]
+        config: ConfigArg,
+    },
+    /// Remove a token; a running service refuses it at once
+    Remove {
+        /// Who it stands for
+        name: String,
+        #[command(flatten)]
+        config: ConfigArg,
+    },
+    /// Names and roles
+    List(ConfigArg),
+}
+
+#[cfg(feature = "serve")]
+#[derive(Debug, Args)]
+pub(crate) struct ConfigArg {
+    /// Configuration of the service; without one that of a `serve` without configuration
+    #[arg(long)]
+    pub(crate) config: Option<PathBuf>,
 }
 
 #[derive(Debug, Args)]
@@ -316,9 +365,8 @@ pub(crate) struct DemoArgs {
 #[cfg(feature = "serve")]
 #[derive(Debug, Args)]
 pub(crate) struct ServeArgs {
-    /// Configuration; without one the simulated microscope is served
-    #[arg(long)]
-    pub(crate) config: Option<PathBuf>,
+    #[command(flatten)]
+    pub(crate) config: ConfigArg,
 }
 
 #[cfg(feature = "serve")]

@@ -23,6 +23,8 @@ mod output;
 mod plan;
 #[cfg(feature = "serve")]
 mod serve;
+#[cfg(feature = "serve")]
+mod token;
 
 use args::{Cli, Verb};
 use clap::Parser;
@@ -62,6 +64,8 @@ fn run(verb: Verb, output: &Output) -> Result<(), Failure> {
         Verb::Export(args) => export::export(&args, output),
         #[cfg(feature = "serve")]
         Verb::Bench { what } => bench::bench(&what, output),
+        #[cfg(feature = "serve")]
+        Verb::Token { what } => token::token(&what, output),
         Verb::Acquire(args) => online::run(acquire::acquire(args, output)),
         Verb::View(args) => online::run(acquire::view(args, output)),
         Verb::Watch(args) => online::run(control::watch(args, output)),

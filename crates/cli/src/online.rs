@@ -2,9 +2,10 @@
 
 use crate::args::{FieldArgs, ServerArgs};
 use crate::failure::Failure;
-use client::{Capabilities, Client, ErrorKind};
+use client::{Capabilities, Client, ConnectOptions, ErrorKind};
 use domain::{Angle, Grid, Invalid, Nanometres, Pitch, PixelRect, Region, ScanField};
 use std::future::Future;
+use std::path::Path;
 
 /// Runs a verb to its end on a runtime of its own.
 pub(crate) fn run(verb: impl Future<Output = Result<(), Failure>>) -> Result<(), Failure> {
@@ -17,7 +18,25 @@ pub(crate) fn run(verb: impl Future<Output = Result<(), Failure>>) -> Result<(),
 }
 
 pub(crate) async fn connect(args: &ServerArgs) -> Result<Client, Failure> {
-    Ok(Client::connect(&args.server).await?)
+    let token = match &args.token_file {
+        Some(path) => Some(secret(path)?),
+        None => args.token.clone(),
+    };
+    let options = ConnectOptions {
+        url: args.server.clone(),
+        token,
+        ..ConnectOptions::default()
+    };
+    Ok(Client::connect_with(&options).await?)
+}
+
+/// The token in a file; the end of its line does not belong to it.
+fn secret(path: &Path) -> Result<String, Failure> {
+    let text = std::fs::read_to_string(path).map_err(|source| Failure::File {
+        path: path.display().to_string(),
+        source,
+    })?;
+    Ok(text.trim().to_owned())
 }
 
 impl From<client::Error> for Failure {

@@ -1,6 +1,6 @@
 //! `serve`: the service in the foreground until it is told to stop.
 
-use crate::args::ServeArgs;
+use crate::args::{ConfigArg, ServeArgs};
 use crate::failure::Failure;
 use crate::output::Output;
 use daemon::{Config, Shutdown};
@@ -21,22 +21,25 @@ impl From<daemon::Error> for Failure {
 
 /// Runs `beamwright serve`.
 pub(crate) async fn serve(args: ServeArgs, output: &Output) -> Result<(), Failure> {
-    let config = match &args.config {
-        Some(path) => Config::read(path)?,
-        None => simulated()?,
-    };
+    let config = configuration(&args.config)?;
+    let anyone = config.role_without_token();
     let (directory, uri) = (
         config.store.directory.clone(),
         config.controller.uri.clone(),
     );
     let shutdown = Shutdown::new();
     let running = daemon::serve(config, shutdown.clone()).await?;
-    if args.config.is_none() {
+    if args.config.config.is_none() {
         output.line("no configuration: this is the simulated microscope");
     }
     output.line(format!("controller {uri}, data in {}", directory.display()));
     for address in &running.addresses {
         output.line(format!("listening on {address}"));
+    }
+    if let Some(role) = anyone {
+        output.line(format!(
+            "whoever reaches the TCP port of this machine is {role} without a token (access.without_token)"
+        ));
     }
     if output.json {
         output.line(json!({ "addresses": running.addresses, "directory": directory }).to_string());
@@ -55,6 +58,14 @@ pub(crate) async fn serve(args: ServeArgs, output: &Output) -> Result<(), Failur
         false => Err(Failure::Aborted(
             "a part of the service failed; the beam was blanked first".to_owned(),
         )),
+    }
+}
+
+/// The configuration in the named file, else that of a service that nobody configured.
+pub(crate) fn configuration(args: &ConfigArg) -> Result<Config, Failure> {
+    match &args.config {
+        Some(path) => Ok(Config::read(path)?),
+        None => simulated(),
     }
 }
 

@@ -4,9 +4,11 @@
 //! refused. `deploy/beamwright.toml` names every key with its default and its reason, and a test holds it to
 //! that. This module owns the file's format; what it says becomes the domain's and `hal`'s own types here.
 
+mod access;
 mod instrument;
 mod parts;
 
+pub use access::{AccessPart, RoleWord, UserPart};
 pub use parts::{
     CalibrationPart, ColumnPart, ControllerPart, DetectorPart, EnginePart, FieldPart, LimitsPart,
     ServicePart, StorePart, WiringPart,
@@ -23,6 +25,8 @@ use std::path::Path;
 pub struct Config {
     /// Where it listens, and what it is called.
     pub service: ServicePart,
+    /// Who may do what.
+    pub access: AccessPart,
     /// Where data sets are kept.
     pub store: StorePart,
     /// The scan controller.
@@ -65,6 +69,7 @@ impl Config {
     /// Tests every value against its range.
     pub fn check(&self) -> Result<(), Invalid> {
         self.service.check()?;
+        self.access.check()?;
         self.limits.check()?;
         self.field.scan_field(None)?;
         self.column_state()?;
@@ -99,11 +104,14 @@ mod tests {
         let all: toml::Table = shown.parse().unwrap();
         Config::parse(&shown).unwrap();
         for (table, keys) in parts::KEYS {
-            let found = match &all[table] {
-                toml::Value::Table(found) => found.clone(),
-                toml::Value::Array(array) => array[0].as_table().unwrap().clone(),
-                other => panic!("{table} is {other}"),
-            };
+            let mut found = &all;
+            for name in table.split('.') {
+                found = match &found[name] {
+                    toml::Value::Table(found) => found,
+                    toml::Value::Array(array) => array[0].as_table().unwrap(),
+                    other => panic!("{table} is {other}"),
+                };
+            }
             let found: Vec<&str> = found.keys().map(String::as_str).collect();
             for key in keys {
                 assert!(found.contains(key), "{table}.{key} is not in the file");
@@ -126,5 +134,7 @@ mod tests {
         assert!(refused("[limits]\nmax_streams = 0").contains("limits.max_streams"));
         assert!(refused("[controller]\nuri = \"sim:?speed=nan\"").contains("speed"));
         assert!(refused("[[detectors]]\nname = \"HAADF\"").contains("detectors[0].name"));
+        assert!(refused("[access]\nwithout_token = \"boss\"").contains("boss"));
+        assert!(refused("[access]\nhosts = [\"a b\"]").contains("access.hosts[0]"));
     }
 }

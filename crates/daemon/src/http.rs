@@ -1,6 +1,6 @@
 //! One router for everything on a port: gRPC and gRPC-Web, health, reflection, metrics.
 
-use crate::access::{self, Peer};
+use crate::access::{Peer, guard};
 use crate::error::Error;
 use crate::maps::MapsTable;
 use crate::metrics;
@@ -67,20 +67,26 @@ pub(crate) fn router(shared: &Arc<Shared>) -> Result<Router, Error> {
         .into_axum_router()
         .layer(from_fn_with_state(shared.clone(), admit))
         .layer(GrpcWebLayer::new());
-    Ok(calls.merge(
+    let all = calls.merge(
         Router::new()
             .route("/metrics", get(serve_metrics))
             .with_state(shared.clone()),
-    ))
+    );
+    Ok(all.layer(from_fn_with_state(shared.clone(), guard)))
 }
 
 /// Lets a call through where the role of its caller allows it.
-async fn admit(State(shared): State<Arc<Shared>>, request: Request, next: Next) -> Response {
+async fn admit(State(shared): State<Arc<Shared>>, mut request: Request, next: Next) -> Response {
     shared.metrics.called();
-    let peer = request.extensions().get::<Peer>().cloned();
-    let peer = peer.unwrap_or(Peer::Unix { uid: None });
-    match access::check(request.uri().path(), &peer) {
-        Ok(()) => next.run(request).await,
+    let peer = request.extensions().get::<Peer>();
+    let path = request.uri().path();
+    match shared.access.admit(path, peer, request.headers()) {
+        Ok(caller) => {
+            if let Some(caller) = caller {
+                request.extensions_mut().insert(caller);
+            }
+            next.run(request).await
+        }
         Err(refusal) => {
             shared.metrics.refused();
             tonic::Status::from(refusal).into_http()

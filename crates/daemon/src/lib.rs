@@ -31,9 +31,10 @@ mod service;
 mod shared;
 mod table;
 
+pub use access::{Role, Token, TokenFile};
 pub use config::{
-    CalibrationPart, ColumnPart, Config, ControllerPart, DetectorPart, EnginePart, FieldPart,
-    LimitsPart, ServicePart, StorePart, WiringPart,
+    AccessPart, CalibrationPart, ColumnPart, Config, ControllerPart, DetectorPart, EnginePart,
+    FieldPart, LimitsPart, RoleWord, ServicePart, StorePart, UserPart, WiringPart,
 };
 pub use error::Error;
 pub use lifecycle::{Running, Shutdown, serve};

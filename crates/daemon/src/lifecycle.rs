@@ -3,7 +3,7 @@
 //! Start: lock the device, open the controller (its first bytes are Blank), start the engine, listen. Stop, in
 //! order: no new calls, streams end, the engine ends what runs, blanks and finishes files, then the threads end.
 
-use crate::access::Peer;
+use crate::access::{Access, Peer};
 use crate::archive::Archive;
 use crate::config::Config;
 use crate::control::Control;
@@ -79,6 +79,7 @@ impl Running {
 /// Starts a service on the caller's runtime; returns when it answers.
 pub async fn serve(config: Config, shutdown: Shutdown) -> Result<Running, Error> {
     config.check()?;
+    let access = Access::open(&config)?;
     let clock: Arc<dyn Clock> = Arc::new(MonotonicClock::new());
     let opened = tokio::task::spawn_blocking({
         let (config, clock) = (config.clone(), clock.clone());
@@ -95,7 +96,7 @@ pub async fn serve(config: Config, shutdown: Shutdown) -> Result<Running, Error>
             return Err(error);
         }
     };
-    let shared = share(config, clock, &opened, &shutdown)?;
+    let shared = share(config, access, clock, &opened, &shutdown)?;
     let router = router(&shared)?;
     let keeper = tokio::spawn(shared.control.clone().keep());
     let mut tasks: Vec<JoinHandle<()>> = vec![keeper];
@@ -252,6 +253,7 @@ fn lock_device(uri: &str) -> Result<Option<File>, Error> {
 
 fn share(
     config: Config,
+    access: Access,
     clock: Arc<dyn Clock>,
     opened: &Opened,
     shutdown: &Shutdown,
@@ -277,6 +279,7 @@ fn share(
     }
     let server_id = server_id(&config.store.directory)?;
     Ok(Arc::new(Shared {
+        access,
         control: Arc::new(Control::new(engine.clone(), epoch)),
         column: Mutex::new(Box::new(opened.column.clone())),
         calibrations: opened.calibrations.clone(),

@@ -1,6 +1,6 @@
 //! What all services of one daemon share.
 
-use crate::access::Peer;
+use crate::access::{Access, Caller};
 use crate::archive::Archive;
 use crate::config::Config;
 use crate::control::{Control, lock};
@@ -19,6 +19,7 @@ use tonic::{Request, Status};
 /// What all services of one daemon share.
 pub(crate) struct Shared {
     pub(crate) config: Config,
+    pub(crate) access: Access,
     pub(crate) engine: Handle,
     pub(crate) control: Arc<Control>,
     pub(crate) clock: Arc<dyn Clock>,
@@ -48,10 +49,10 @@ pub(crate) struct Origin {
 }
 
 impl Shared {
-    /// The identity of a caller.
-    pub(crate) fn peer<T>(request: &Request<T>) -> Peer {
-        let peer = request.extensions().get::<Peer>();
-        peer.cloned().unwrap_or(Peer::Unix { uid: None })
+    /// Who makes a call.
+    pub(crate) fn caller<T>(request: &Request<T>) -> Caller {
+        let caller = request.extensions().get::<Caller>().cloned();
+        caller.expect("every call of the API passes the admission, which knows its caller")
     }
 
     /// Room for one more stream, held for as long as it is open.

@@ -217,8 +217,13 @@ pub struct LimitsPart {
 
 /// Every table and its keys, for the test of the deployed file.
 #[cfg(test)]
-pub(super) const KEYS: [(&str, &[&str]); 10] = [
+pub(super) const KEYS: [(&str, &[&str]); 12] = [
     ("service", &["name", "listen", "unix_socket"]),
+    (
+        "access",
+        &["unix_role", "users", "without_token", "token_file", "hosts"],
+    ),
+    ("access.users", &["uid", "role"]),
     ("store", &["directory", "max_dataset_gib"]),
     (
         "controller",

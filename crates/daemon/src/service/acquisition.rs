@@ -149,7 +149,7 @@ impl AcquisitionService for Acquisitions {
         &self,
         request: Request<v1::CreateAcquisitionRequest>,
     ) -> Result<Response<v1::CreateAcquisitionResponse>, Status> {
-        let principal = Shared::peer(&request).principal();
+        let principal = Shared::caller(&request).principal;
         let request = request.into_inner();
         let acquisition = if request.validate_only {
             self.validate(request.plan.as_ref()).await?
@@ -213,7 +213,7 @@ impl AcquisitionService for Acquisitions {
         &self,
         request: Request<v1::AbortAcquisitionRequest>,
     ) -> Result<Response<v1::AbortAcquisitionResponse>, Status> {
-        let principal = Shared::peer(&request).principal();
+        let principal = Shared::caller(&request).principal;
         let request = request.into_inner();
         bounded("reason", &request.reason, 512)?;
         let id = self.id(&request.name)?;

@@ -1,6 +1,7 @@
 //! ControlService: who may move the beam.
 
 use super::Streamed;
+use crate::access::{Role, role_required};
 use crate::control::Control;
 use crate::lease::{Claim, check_reason};
 use crate::refuse::refuse;
@@ -24,7 +25,7 @@ impl Controls {
 fn claim<T>(request: &Request<T>, holder: &str, ttl_ms: u32) -> Result<Claim, Status> {
     let secret = random_u128()
         .map_err(|e| refuse(ErrorReason::Internal, format!("no random numbers: {e}")))?;
-    let principal = Shared::peer(request).principal();
+    let principal = Shared::caller(request).principal;
     Ok(Claim::new(&principal, holder, ttl_ms, secret)?)
 }
 
@@ -107,10 +108,9 @@ impl ControlService for Controls {
     ) -> Result<Response<v1::TakeOverLeaseResponse>, Status> {
         let message = request.get_ref();
         check_reason(&message.reason)?;
-        let role = Shared::peer(&request).role();
-        if message.force && role < crate::access::Role::Admin {
-            let text = "a forced takeover needs the role admin";
-            return Err(refuse(ErrorReason::RoleRequired, text));
+        let caller = Shared::caller(&request);
+        if message.force && caller.role < Role::Admin {
+            return Err(role_required(&caller, Role::Admin, "a forced takeover").into());
         }
         let claim = claim(&request, &message.holder, message.ttl_ms)?;
         let ttl_ms = milliseconds(&claim);

@@ -29,7 +29,7 @@ impl InstrumentService for Instruments {
         request: Request<v1::GetServerInfoRequest>,
     ) -> Result<Response<v1::GetServerInfoResponse>, Status> {
         let shared = &self.0;
-        let peer = Shared::peer(&request);
+        let caller = Shared::caller(&request);
         let uptime = shared.engine.now().saturating_sub(shared.started);
         Ok(Response::new(v1::GetServerInfoResponse {
             server_id: shared.server_id.clone(),
@@ -38,9 +38,9 @@ impl InstrumentService for Instruments {
             api_package: "beamwright.v1".to_owned(),
             api_revision: proto::API_REVISION,
             uptime_ms: u64::try_from(uptime.as_millis()).unwrap_or(u64::MAX),
-            caller: peer.principal(),
-            caller_role: peer.role().to_string(),
-            simulated: shared.config.controller.uri.starts_with("sim:"),
+            caller: caller.principal,
+            caller_role: caller.role.to_string(),
+            simulated: shared.config.is_simulated(),
             kernel_variant: shared.engine.config().kernel_variant.clone(),
         }))
     }
@@ -179,7 +179,7 @@ impl InstrumentService for Instruments {
         request: Request<v1::BlankRequest>,
     ) -> Result<Response<v1::BlankResponse>, Status> {
         let decoded = self.0.engine.now();
-        let principal = Shared::peer(&request).principal();
+        let principal = Shared::caller(&request).principal;
         let request = request.into_inner();
         let engine = self.0.engine.clone();
         // Blanked first, judged after: a reason that is too long is cut, not refused.

@@ -34,7 +34,7 @@ impl SteeringService for Steerings {
         &self,
         request: Request<Streaming<v1::SteerRequest>>,
     ) -> Result<Response<Self::SteerStream>, Status> {
-        let principal = Shared::peer(&request).principal();
+        let principal = Shared::caller(&request).principal;
         let mut asked = request.into_inner();
         let first = asked.message().await?.and_then(|m| m.message);
         let Some(Asked::Open(open)) = first else {
