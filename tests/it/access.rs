@@ -144,7 +144,8 @@ fn message(call: &str, lease: Option<v1::LeaseToken>, name: String) -> Vec<u8> {
         }
         .encode_to_vec(),
         "UploadArray" => {
-            let part = v1::upload_array_request::Part::WeightsF32(1.0_f32.to_le_bytes().to_vec());
+            let part =
+                v1::upload_array_request::Part::WeightsF32(1.0_f32.to_le_bytes().to_vec().into());
             v1::UploadArrayRequest {
                 lease,
                 part: Some(part),

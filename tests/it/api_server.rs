@@ -40,9 +40,16 @@ impl Server {
             all.find(|a| a.starts_with(scheme)).unwrap().clone()
         };
         let url = find("http");
-        let client = Client::connect(&url).await.unwrap();
+        let socket = find("unix");
+        // Over TLS a caller needs a certificate; the user of the socket is known by itself.
+        let near = if url.starts_with("https") {
+            &socket
+        } else {
+            &url
+        };
+        let client = Client::connect(near).await.unwrap();
         Self {
-            socket: find("unix"),
+            socket,
             url,
             client,
             shutdown,

@@ -3,6 +3,7 @@
 #![allow(clippy::unwrap_used, reason = "helpers of tests are tests")]
 
 mod access;
+mod access_tls;
 mod api;
 mod api_server;
 mod layers;

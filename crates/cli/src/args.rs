@@ -43,6 +43,12 @@ pub(crate) enum Verb {
         #[command(subcommand)]
         what: Bench,
     },
+    /// Certificates of a laboratory: for a service that is reached over the network
+    #[cfg(feature = "serve")]
+    Certs {
+        #[command(subcommand)]
+        what: Certs,
+    },
     /// Tokens: who may call on the loopback port of the service on this machine
     #[cfg(feature = "serve")]
     Token {
@@ -87,7 +93,7 @@ pub(crate) enum Verb {
 
 #[derive(Debug, Args)]
 pub(crate) struct ServerArgs {
-    /// Server: http://HOST:PORT or unix:PATH
+    /// Server: http://HOST:PORT, https://HOST:PORT or unix:PATH
     #[arg(
         long,
         env = "BEAMWRIGHT_SERVER",
@@ -105,6 +111,35 @@ pub(crate) struct ServerArgs {
     /// File that holds the token
     #[arg(long, env = "BEAMWRIGHT_TOKEN_FILE")]
     pub(crate) token_file: Option<PathBuf>,
+    /// Certificate of the authority of an https server, PEM
+    #[arg(long, env = "BEAMWRIGHT_CA", requires = "cert")]
+    pub(crate) ca: Option<PathBuf>,
+    /// Certificate of this client, PEM
+    #[arg(long, env = "BEAMWRIGHT_CERT", requires = "key")]
+    pub(crate) cert: Option<PathBuf>,
+    /// Its key, PEM
+    #[arg(long, env = "BEAMWRIGHT_KEY", requires = "ca")]
+    pub(crate) key: Option<PathBuf>,
+}
+
+#[cfg(feature = "serve")]
+#[derive(Debug, Subcommand)]
+pub(crate) enum Certs {
+    /// Make an authority, and the certificate of the service
+    Init {
+        /// Folder, made if missing
+        directory: PathBuf,
+        /// Name or address under which clients reach the service; may be repeated
+        #[arg(long, required = true)]
+        host: Vec<String>,
+    },
+    /// Issue the certificate of a client
+    Issue {
+        /// Folder that `init` made
+        directory: PathBuf,
+        /// Name of the client, as in access.identities
+        name: String,
+    },
 }
 
 #[cfg(feature = "serve")]

@@ -8,6 +8,8 @@ mod acquire;
 mod args;
 #[cfg(feature = "serve")]
 mod bench;
+#[cfg(feature = "serve")]
+mod certs;
 mod control;
 #[cfg(feature = "serve")]
 mod demo;
@@ -66,6 +68,8 @@ fn run(verb: Verb, output: &Output) -> Result<(), Failure> {
         Verb::Bench { what } => bench::bench(&what, output),
         #[cfg(feature = "serve")]
         Verb::Token { what } => token::token(&what, output),
+        #[cfg(feature = "serve")]
+        Verb::Certs { what } => certs::certs(&what, output),
         Verb::Acquire(args) => online::run(acquire::acquire(args, output)),
         Verb::View(args) => online::run(acquire::view(args, output)),
         Verb::Watch(args) => online::run(control::watch(args, output)),

@@ -2,7 +2,7 @@
 
 use crate::args::{FieldArgs, ServerArgs};
 use crate::failure::Failure;
-use client::{Capabilities, Client, ConnectOptions, ErrorKind};
+use client::{Capabilities, Client, ConnectOptions, ErrorKind, Tls};
 use domain::{Angle, Grid, Invalid, Nanometres, Pitch, PixelRect, Region, ScanField};
 use std::future::Future;
 use std::path::Path;
@@ -19,24 +19,34 @@ pub(crate) fn run(verb: impl Future<Output = Result<(), Failure>>) -> Result<(),
 
 pub(crate) async fn connect(args: &ServerArgs) -> Result<Client, Failure> {
     let token = match &args.token_file {
-        Some(path) => Some(secret(path)?),
+        Some(path) => Some(text_of(path)?.trim().to_owned()),
         None => args.token.clone(),
     };
     let options = ConnectOptions {
         url: args.server.clone(),
         token,
+        tls: certificates(args)?,
         ..ConnectOptions::default()
     };
     Ok(Client::connect_with(&options).await?)
 }
 
-/// The token in a file; the end of its line does not belong to it.
-fn secret(path: &Path) -> Result<String, Failure> {
-    let text = std::fs::read_to_string(path).map_err(|source| Failure::File {
+fn certificates(args: &ServerArgs) -> Result<Option<Tls>, Failure> {
+    let (Some(ca), Some(cert), Some(key)) = (&args.ca, &args.cert, &args.key) else {
+        return Ok(None);
+    };
+    Ok(Some(Tls {
+        ca: text_of(ca)?,
+        cert: text_of(cert)?,
+        key: text_of(key)?,
+    }))
+}
+
+fn text_of(path: &Path) -> Result<String, Failure> {
+    std::fs::read_to_string(path).map_err(|source| Failure::File {
         path: path.display().to_string(),
         source,
-    })?;
-    Ok(text.trim().to_owned())
+    })
 }
 
 impl From<client::Error> for Failure {

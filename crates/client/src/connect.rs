@@ -7,7 +7,9 @@ use std::time::Duration;
 use tonic::metadata::{Ascii, MetadataValue};
 use tonic::service::Interceptor;
 use tonic::service::interceptor::InterceptedService;
-use tonic::transport::{Channel, Endpoint};
+use tonic::transport::{
+    Certificate, Channel, ClientTlsConfig, Endpoint, Identity as CertificateAndKey,
+};
 use tonic::{Request, Response, Status};
 
 /// Where a service without a configuration listens.
@@ -19,12 +21,32 @@ const MESSAGE_BYTES: usize = 16 << 20;
 /// How a service is reached.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct ConnectOptions {
-    /// `http://HOST:PORT` or `unix:PATH`.
+    /// `http://HOST:PORT`, `https://HOST:PORT` or `unix:PATH`.
     pub url: String,
     /// Token that says who calls; `None` where the transport says it.
     pub token: Option<String>,
+    /// Whom to believe and who to be, for `https`.
+    pub tls: Option<Tls>,
     /// Longest wait for the connection.
     pub timeout: Duration,
+}
+
+/// Certificates of a connection, each as the text of its PEM file.
+#[derive(Clone, PartialEq, Eq)]
+pub struct Tls {
+    /// Authority whose services are believed.
+    pub ca: String,
+    /// Certificate of this client.
+    pub cert: String,
+    /// Its key.
+    pub key: String,
+}
+
+impl std::fmt::Debug for Tls {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        // The key stays out of logs.
+        f.write_str("Tls")
+    }
 }
 
 impl Default for ConnectOptions {
@@ -32,6 +54,7 @@ impl Default for ConnectOptions {
         Self {
             url: DEFAULT_URL.to_owned(),
             token: None,
+            tls: None,
             timeout: Duration::from_secs(3),
         }
     }
@@ -71,7 +94,7 @@ macro_rules! service {
 }
 
 impl Client {
-    /// Connects to `url` (`http://HOST:PORT` or `unix:PATH`); waits at most 3 s.
+    /// Connects to `url` (`http://HOST:PORT` or `unix:PATH`) without token or certificate; waits at most 3 s.
     pub async fn connect(url: &str) -> Result<Self, Error> {
         let options = ConnectOptions {
             url: url.to_owned(),
@@ -87,10 +110,11 @@ impl Client {
             Invalid::new(
                 "server",
                 format!("{url:?}"),
-                "http://HOST:PORT or unix:PATH",
+                "http://HOST:PORT, https://HOST:PORT or unix:PATH",
             )
         };
-        if !url.starts_with("http://") && !url.starts_with("unix:") {
+        let is_known = ["http://", "https://", "unix:"];
+        if !is_known.iter().any(|scheme| url.starts_with(scheme)) {
             return Err(refuse().into());
         }
         let token = match &options.token {
@@ -102,8 +126,8 @@ impl Client {
             }
             None => None,
         };
-        let endpoint = Endpoint::from_shared(url.clone())
-            .map_err(|_| refuse())?
+        let endpoint = Endpoint::from_shared(url.clone()).map_err(|_| refuse())?;
+        let endpoint = with_certificates(endpoint, options)?
             .connect_timeout(options.timeout)
             .http2_keep_alive_interval(Duration::from_secs(1))
             .keep_alive_timeout(Duration::from_secs(4))
@@ -159,6 +183,25 @@ impl Client {
         preview_service_client,
         PreviewServiceClient
     );
+}
+
+/// Takes the certificates of `options` where the URL needs them.
+fn with_certificates(endpoint: Endpoint, options: &ConnectOptions) -> Result<Endpoint, Error> {
+    if !options.url.starts_with("https://") {
+        return Ok(endpoint);
+    }
+    let Some(tls) = &options.tls else {
+        let allowed =
+            "the certificate of the service's authority, and a certificate and key of one's own";
+        return Err(Invalid::new("ca", "none", allowed).into());
+    };
+    let config = ClientTlsConfig::new()
+        .ca_certificate(Certificate::from_pem(&tls.ca))
+        .identity(CertificateAndKey::from_pem(&tls.cert, &tls.key));
+    endpoint.tls_config(config).map_err(|e| {
+        let allowed = "PEM: an authority's certificate, a certificate, and its key";
+        Invalid::new("cert", root_cause(&e), allowed).into()
+    })
 }
 
 /// The innermost cause: "connection refused" rather than "transport error".

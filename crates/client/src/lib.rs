@@ -19,7 +19,7 @@ mod samples;
 mod status;
 
 pub use acquisition::PlanRequest;
-pub use connect::{Client, ConnectOptions, DEFAULT_URL};
+pub use connect::{Client, ConnectOptions, DEFAULT_URL, Tls};
 pub use error::{Error, ErrorKind};
 pub use instrument::{
     Blanked, Calibration, CalibrationEvent, CalibrationRun, CalibrationStream, Capabilities,

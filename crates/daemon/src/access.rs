@@ -32,6 +32,20 @@ pub(crate) enum Peer {
     },
     /// A loopback connection: any user of this machine.
     Loopback,
+    /// A TLS connection, by the names in the client's certificate.
+    Certificate {
+        /// DNS names and URIs.
+        names: Vec<String>,
+    },
+}
+
+/// What a connection has.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(crate) enum Place {
+    /// A place of its own.
+    Regular,
+    /// None: as many connections are open as `limits.max_connections` allows.
+    Beyond,
 }
 
 /// What a caller may do; each may do what those before may.
@@ -76,7 +90,7 @@ impl FromStr for Role {
 /// Who makes a call.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub(crate) struct Caller {
-    /// The identity that is written to records: `uid:1000`, `loopback`, `token:ana`.
+    /// The identity that is written to records: `uid:1000`, `loopback`, `token:ana`, `cert:ana.lab`.
     pub(crate) principal: String,
     /// What it may do.
     pub(crate) role: Role,
@@ -89,6 +103,7 @@ pub(crate) struct Access {
     users: Vec<(u32, Role)>,
     unix_role: Option<Role>,
     without_token: Option<Role>,
+    identities: Vec<(String, Role)>,
     tokens: TokenFile,
 }
 
@@ -101,12 +116,22 @@ impl Access {
             users: part.users.iter().map(|u| (u.uid, u.role)).collect(),
             unix_role: part.unix_role.role(),
             without_token: config.role_without_token(),
+            identities: part
+                .identities
+                .iter()
+                .map(|i| (i.name.clone(), i.role))
+                .collect(),
             tokens: TokenFile::open(&config.token_file())?,
         })
     }
 
     /// Who makes a call with these headers over a connection of `peer`.
     fn caller(&self, peer: Option<&Peer>, headers: &HeaderMap) -> Result<Caller, Refusal> {
+        // First: a token that got lost does not open the network's port.
+        let certified = match peer {
+            Some(Peer::Certificate { names }) => Some(self.certified(names)?),
+            _ => None,
+        };
         if let Some(token) = bearer(headers)? {
             let (name, role) = self
                 .tokens
@@ -115,10 +140,13 @@ impl Access {
             let principal = format!("token:{name}");
             return Ok(Caller { principal, role });
         }
+        if let Some(caller) = certified {
+            return Ok(caller);
+        }
         let (principal, role) = match peer {
             Some(Peer::Unix { uid: Some(uid) }) => (format!("uid:{uid}"), self.role_of_user(*uid)),
             Some(Peer::Loopback) => ("loopback".to_owned(), self.without_token),
-            Some(Peer::Unix { uid: None }) | None => (String::new(), None),
+            _ => (String::new(), None),
         };
         match role {
             Some(role) => Ok(Caller { principal, role }),
@@ -127,6 +155,25 @@ impl Access {
                  service's machine makes one), or use the unix socket",
             )),
         }
+    }
+
+    /// Who has the certificate with these names.
+    fn certified(&self, names: &[String]) -> Result<Caller, Refusal> {
+        let listed = self
+            .identities
+            .iter()
+            .find(|(name, _)| names.contains(name));
+        let (name, role) = listed.ok_or_else(|| {
+            let names = names.join(", ");
+            unknown(&format!(
+                "the certificate is of [{names}], and access.identities lists no such name"
+            ))
+        })?;
+        let principal = format!("cert:{name}");
+        Ok(Caller {
+            principal,
+            role: *role,
+        })
     }
 
     fn role_of_user(&self, uid: u32) -> Option<Role> {
@@ -159,6 +206,11 @@ impl Access {
         }
         Err(role_required(&caller, needed, "this call"))
     }
+}
+
+/// Whether the call must get in however busy the service is: it makes the beam safe, or keeps or changes who commands.
+pub(crate) fn is_urgent(path: &str) -> bool {
+    path.ends_with("/Blank") || path.starts_with("/beamwright.v1.ControlService/")
 }
 
 /// The refusal of a caller with too small a role for `what`.
@@ -350,6 +402,30 @@ mod tests {
         assert_eq!(wrong, Err(ErrorReason::Unauthenticated));
         let basic = principal(&access(""), &Peer::Loopback, Some("Basic YTpi"));
         assert_eq!(basic, Err(ErrorReason::Unauthenticated));
+    }
+
+    #[test]
+    fn a_certificate_is_known_by_its_names_and_a_token_does_not_replace_it() {
+        let access = access("[[access.identities]]\nname = \"ana.lab\"\nrole = \"operator\"");
+        let peer = |names: &[&str]| Peer::Certificate {
+            names: names.iter().map(|&n| n.to_owned()).collect(),
+        };
+        let ana = principal(&access, &peer(&["x.lab", "ana.lab"]), None).unwrap();
+        assert_eq!(
+            (ana.principal.as_str(), ana.role),
+            ("cert:ana.lab", Role::Operator)
+        );
+        let directory = tempfile::tempdir().unwrap();
+        let (mut access, path) = (access, directory.path().join("tokens"));
+        let token = TokenFile::add(&path, "eva", Role::Admin).unwrap();
+        access.tokens = TokenFile::open(&path).unwrap();
+        let bearer = format!("Bearer {token}");
+        let eva = principal(&access, &peer(&["ana.lab"]), Some(&bearer)).unwrap();
+        assert_eq!(eva.principal, "token:eva");
+        for names in [&[][..], &["ana"], &["ana.lab.evil"]] {
+            let refused = principal(&access, &peer(names), Some(&bearer));
+            assert_eq!(refused, Err(ErrorReason::Unauthenticated), "{names:?}");
+        }
     }
 
     #[test]

@@ -8,7 +8,7 @@ mod access;
 mod instrument;
 mod parts;
 
-pub use access::{AccessPart, RoleWord, UserPart};
+pub use access::{AccessPart, IdentityPart, RoleWord, TlsPart, UserPart};
 pub use parts::{
     CalibrationPart, ColumnPart, ControllerPart, DetectorPart, EnginePart, FieldPart, LimitsPart,
     ServicePart, StorePart, WiringPart,

@@ -1,6 +1,6 @@
 //! One router for everything on a port: gRPC and gRPC-Web, health, reflection, metrics.
 
-use crate::access::{Peer, guard};
+use crate::access::{Peer, Place, guard, is_urgent};
 use crate::error::Error;
 use crate::maps::MapsTable;
 use crate::metrics;
@@ -12,6 +12,8 @@ use axum::http::header::CONTENT_TYPE;
 use axum::middleware::{Next, from_fn_with_state};
 use axum::response::{IntoResponse as _, Response};
 use axum::routing::get;
+use proto::Refusal;
+use proto::v1::ErrorReason;
 use proto::v1::acquisition_service_server::AcquisitionServiceServer;
 use proto::v1::control_service_server::ControlServiceServer;
 use proto::v1::instrument_service_server::InstrumentServiceServer;
@@ -20,6 +22,7 @@ use proto::v1::preview_service_server::PreviewServiceServer;
 use proto::v1::sample_service_server::SampleServiceServer;
 use proto::v1::steering_service_server::SteeringServiceServer;
 use std::sync::Arc;
+use tokio::sync::SemaphorePermit;
 use tonic::service::Routes;
 use tonic_web::GrpcWebLayer;
 
@@ -78,20 +81,50 @@ pub(crate) fn router(shared: &Arc<Shared>) -> Result<Router, Error> {
 /// Lets a call through where the role of its caller allows it.
 async fn admit(State(shared): State<Arc<Shared>>, mut request: Request, next: Next) -> Response {
     shared.metrics.called();
-    let peer = request.extensions().get::<Peer>();
-    let path = request.uri().path();
-    match shared.access.admit(path, peer, request.headers()) {
-        Ok(caller) => {
-            if let Some(caller) = caller {
-                request.extensions_mut().insert(caller);
-            }
-            next.run(request).await
-        }
+    match admitted(&shared, &mut request) {
+        // Held until the answer begins: a unary call is worked on until then.
+        Ok(_room) => next.run(request).await,
         Err(refusal) => {
             shared.metrics.refused();
             tonic::Status::from(refusal).into_http()
         }
     }
+}
+
+/// The room of a call, where its caller may make it and the service is not too busy; notes the caller.
+fn admitted<'a>(
+    shared: &'a Shared,
+    request: &mut Request,
+) -> Result<Option<SemaphorePermit<'a>>, Refusal> {
+    let peer = request.extensions().get::<Peer>();
+    let path = request.uri().path();
+    let caller = shared.access.admit(path, peer, request.headers())?;
+    let is_beyond = request.extensions().get::<Place>() == Some(&Place::Beyond);
+    let is_urgent = is_urgent(path);
+    let is_holder = || {
+        caller
+            .as_ref()
+            .is_some_and(|caller| shared.is_holder(caller))
+    };
+    if is_beyond && !path.ends_with("/Blank") && !is_holder() {
+        let most = shared.config.limits.max_connections;
+        let text = format!("{most} connections are open, as many as limits.max_connections allows");
+        return Err(Refusal::new(ErrorReason::Overloaded, text));
+    }
+    let room = match shared.calls.try_acquire() {
+        Ok(room) => Some(room),
+        Err(_) if is_urgent || is_holder() => None,
+        Err(_) => {
+            let most = shared.config.limits.max_calls;
+            let text =
+                format!("{most} calls are being worked on, as many as limits.max_calls allows");
+            return Err(Refusal::new(ErrorReason::Overloaded, text));
+        }
+    };
+    if let Some(caller) = caller {
+        request.extensions_mut().insert(caller);
+    }
+    Ok(room)
 }
 
 async fn serve_metrics(State(shared): State<Arc<Shared>>) -> Response {

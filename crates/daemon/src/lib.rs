@@ -11,6 +11,7 @@
 mod access;
 mod archive;
 mod calibrations;
+pub mod certs;
 mod columns;
 mod config;
 mod control;
@@ -20,6 +21,7 @@ mod follow;
 mod http;
 mod lease;
 mod lifecycle;
+mod listen;
 mod maps;
 mod metrics;
 mod notify;
@@ -30,11 +32,13 @@ mod refuse;
 mod service;
 mod shared;
 mod table;
+mod tls;
 
 pub use access::{Role, Token, TokenFile};
 pub use config::{
     AccessPart, CalibrationPart, ColumnPart, Config, ControllerPart, DetectorPart, EnginePart,
-    FieldPart, LimitsPart, RoleWord, ServicePart, StorePart, UserPart, WiringPart,
+    FieldPart, IdentityPart, LimitsPart, RoleWord, ServicePart, StorePart, TlsPart, UserPart,
+    WiringPart,
 };
 pub use error::Error;
 pub use lifecycle::{Running, Shutdown, serve};

@@ -3,40 +3,28 @@
 //! Start: lock the device, open the controller (its first bytes are Blank), start the engine, listen. Stop, in
 //! order: no new calls, streams end, the engine ends what runs, blanks and finishes files, then the threads end.
 
-use crate::access::{Access, Peer};
+use crate::access::Access;
 use crate::archive::Archive;
 use crate::config::Config;
 use crate::control::Control;
 use crate::error::Error;
 use crate::http::router;
+use crate::listen::{accept_tcp, accept_unix, listen};
 use crate::metrics::Metrics;
 use crate::notify::tell_manager;
 use crate::shared::{Shared, random_u128};
 use crate::table::{Requests, Uploads};
-use axum::Router;
 use domain::{
     Clock, ColumnState, Current, DetectorName, Grid, MonotonicClock, Nanometres, Pitch, ScanField,
 };
 use engine::{Grant, LeaseEpoch};
 use hal::{ManualColumn, Setup};
-use hyper_util::rt::{TokioExecutor, TokioIo, TokioTimer};
-use hyper_util::server::conn::auto::Builder;
-use hyper_util::service::TowerToHyperService;
 use std::fs::File;
-use std::net::SocketAddr;
 use std::path::{Path, PathBuf};
 use std::sync::{Arc, Mutex};
 use std::time::Duration;
-use tokio::io::{AsyncRead, AsyncWrite};
-use tokio::net::{TcpListener, UnixListener};
 use tokio::sync::{Semaphore, watch};
 use tokio::task::JoinHandle;
-use tower::ServiceExt as _;
-
-/// Connections open at once on TCP; the unix socket has as many of its own, so that the machine's own user gets in.
-const MAX_CONNECTIONS: usize = 256;
-/// A connection whose peer does not answer for so long is closed.
-const KEEP_ALIVE: Duration = Duration::from_secs(1);
 
 /// Ends a service when pulled. Clones pull the same one.
 #[derive(Debug, Clone)]
@@ -101,13 +89,10 @@ pub async fn serve(config: Config, shutdown: Shutdown) -> Result<Running, Error>
     let keeper = tokio::spawn(shared.control.clone().keep());
     let mut tasks: Vec<JoinHandle<()>> = vec![keeper];
     let mut addresses = Vec::new();
-    if let Some((listener, address)) = listeners.tcp {
-        addresses.push(format!("http://{address}"));
-        tasks.push(tokio::spawn(accept_tcp(
-            listener,
-            router.clone(),
-            shared.clone(),
-        )));
+    if let Some(tcp) = listeners.tcp {
+        addresses.push(tcp.url());
+        let serving = accept_tcp(tcp, router.clone(), shared.clone());
+        tasks.push(tokio::spawn(serving));
     }
     let socket = listeners.unix.map(|(listener, path)| {
         addresses.push(format!("unix:{}", path.display()));
@@ -292,6 +277,7 @@ fn share(
         server_id,
         started: engine.now(),
         streams: Arc::new(Semaphore::new(config.limits.max_streams as usize)),
+        calls: Semaphore::new(config.limits.max_calls as usize),
         stopping: shutdown.0.subscribe(),
         metrics: Metrics::default(),
         engine,
@@ -315,139 +301,6 @@ fn server_id(directory: &Path) -> Result<String, Error> {
     let id = format!("{:032x}", random_u128().map_err(failed)?);
     std::fs::write(&path, format!("{id}\n")).map_err(failed)?;
     Ok(id)
-}
-
-struct Listeners {
-    tcp: Option<(TcpListener, SocketAddr)>,
-    unix: Option<(UnixListener, PathBuf)>,
-}
-
-async fn listen(config: &Config) -> Result<Listeners, Error> {
-    let failed = |address: String| move |source| Error::Listen { address, source };
-    let tcp = match config.service.address()? {
-        Some(address) => {
-            let name = address.to_string();
-            let listener = TcpListener::bind(address)
-                .await
-                .map_err(failed(name.clone()))?;
-            let address = listener.local_addr().map_err(failed(name))?;
-            Some((listener, address))
-        }
-        None => None,
-    };
-    let path = &config.service.unix_socket;
-    let unix = if path.as_os_str().is_empty() {
-        None
-    } else {
-        let name = path.display().to_string();
-        Some((bind_unix(path).map_err(failed(name))?, path.clone()))
-    };
-    Ok(Listeners { tcp, unix })
-}
-
-/// Binds a unix socket; one that nobody answers on any more is replaced, one that answers is not.
-fn bind_unix(path: &Path) -> std::io::Result<UnixListener> {
-    use std::os::unix::fs::{FileTypeExt as _, PermissionsExt as _};
-    let is_socket = std::fs::metadata(path).is_ok_and(|m| m.file_type().is_socket());
-    if is_socket && std::os::unix::net::UnixStream::connect(path).is_err() {
-        std::fs::remove_file(path)?;
-    }
-    let listener = UnixListener::bind(path)?;
-    std::fs::set_permissions(path, std::fs::Permissions::from_mode(0o660))?;
-    Ok(listener)
-}
-
-async fn accept_tcp(listener: TcpListener, router: Router, shared: Arc<Shared>) {
-    let room = Arc::new(Semaphore::new(MAX_CONNECTIONS));
-    loop {
-        let Ok(permit) = room.clone().acquire_owned().await else {
-            return;
-        };
-        match listener.accept().await {
-            Ok((stream, _)) => {
-                // A small packet is a whole answer here: it must not wait for the next one.
-                let _ = stream.set_nodelay(true);
-                shared.metrics.connected();
-                let serving = connection(stream, Peer::Loopback, router.clone(), shared.clone());
-                tokio::spawn(async move {
-                    serving.await;
-                    drop(permit);
-                });
-            }
-            Err(error) => refused_accept(&error).await,
-        }
-    }
-}
-
-async fn accept_unix(listener: UnixListener, router: Router, shared: Arc<Shared>) {
-    let room = Arc::new(Semaphore::new(MAX_CONNECTIONS));
-    loop {
-        let Ok(permit) = room.clone().acquire_owned().await else {
-            return;
-        };
-        match listener.accept().await {
-            Ok((stream, _)) => {
-                let uid = stream.peer_cred().ok().map(|credentials| credentials.uid());
-                shared.metrics.connected();
-                let serving =
-                    connection(stream, Peer::Unix { uid }, router.clone(), shared.clone());
-                tokio::spawn(async move {
-                    serving.await;
-                    drop(permit);
-                });
-            }
-            Err(error) => refused_accept(&error).await,
-        }
-    }
-}
-
-/// Too many open files, most likely: others may close some.
-async fn refused_accept(error: &std::io::Error) {
-    tracing::warn!(%error, "a connection was not accepted");
-    tokio::time::sleep(Duration::from_millis(50)).await;
-}
-
-/// Serves one connection: HTTP/1.1 and HTTP/2 without a preface of its own.
-async fn connection(
-    stream: impl AsyncRead + AsyncWrite + Unpin + Send + 'static,
-    peer: Peer,
-    router: Router,
-    shared: Arc<Shared>,
-) {
-    let service = tower::service_fn(move |mut request: http::Request<hyper::body::Incoming>| {
-        request.extensions_mut().insert(peer.clone());
-        router.clone().oneshot(request.map(axum::body::Body::new))
-    });
-    let mut builder = Builder::new(TokioExecutor::new());
-    builder
-        .http2()
-        .timer(TokioTimer::new())
-        .keep_alive_interval(KEEP_ALIVE)
-        .keep_alive_timeout(4 * KEEP_ALIVE)
-        .max_concurrent_streams(shared.config.limits.max_streams_per_connection)
-        .max_header_list_size(16 * 1024)
-        .initial_stream_window_size(1 << 20)
-        .initial_connection_window_size(4 << 20);
-    builder
-        .http1()
-        .timer(TokioTimer::new())
-        .max_buf_size(64 * 1024);
-    let serving = builder.serve_connection(TokioIo::new(stream), TowerToHyperService::new(service));
-    tokio::pin!(serving);
-    let ended = tokio::select! {
-        ended = &mut serving => ended,
-        () = shared.stopped() => {
-            // Streams end by themselves now; a connection that does not is left.
-            serving.as_mut().graceful_shutdown();
-            match tokio::time::timeout(Duration::from_secs(1), serving).await {
-                Ok(ended) => ended,
-                Err(_) => return,
-            }
-        }
-    };
-    if let Err(error) = ended {
-        tracing::debug!(%error, "a connection ended");
-    }
 }
 
 /// Tells the service manager that the engine still turns.

@@ -36,6 +36,8 @@ pub(crate) struct Shared {
     pub(crate) started: Duration,
     /// Streams that may still be opened.
     pub(crate) streams: Arc<Semaphore>,
+    /// Calls that may still be worked on.
+    pub(crate) calls: Semaphore,
     pub(crate) metrics: Metrics,
     /// True once the service is stopping: streams end.
     pub(crate) stopping: watch::Receiver<bool>,
@@ -53,6 +55,12 @@ impl Shared {
     pub(crate) fn caller<T>(request: &Request<T>) -> Caller {
         let caller = request.extensions().get::<Caller>().cloned();
         caller.expect("every call of the API passes the admission, which knows its caller")
+    }
+
+    /// Whether `caller` holds the lease: bounds that are reached do not stop it.
+    pub(crate) fn is_holder(&self, caller: &Caller) -> bool {
+        let lease = self.control.info();
+        lease.held && lease.principal == caller.principal
     }
 
     /// Room for one more stream, held for as long as it is open.

@@ -39,8 +39,8 @@ fn check(
     hosts: &[String],
 ) -> Result<(), String> {
     let host = authority(uri, headers);
-    // No browser speaks over a unix socket; its clients state any name.
-    if !matches!(peer, Some(Peer::Unix { .. })) {
+    // No browser speaks over a unix socket, and over TLS it checks the name itself.
+    if !matches!(peer, Some(Peer::Unix { .. } | Peer::Certificate { .. })) {
         let name = host.as_ref().map_or("", Authority::host);
         if !is_own(name, hosts) {
             return Err(format!(

@@ -20,6 +20,8 @@ pub struct AccessPart {
     pub without_token: Option<RoleWord>,
     /// File of tokens. Empty: `tokens` in the store's directory.
     pub token_file: PathBuf,
+    /// Certificates by a name in them.
+    pub identities: Vec<IdentityPart>,
     /// Names under which browsers may reach the service, besides those of the loopback address.
     pub hosts: Vec<String>,
 }
@@ -32,6 +34,28 @@ pub struct UserPart {
     pub uid: u32,
     /// What they may do.
     pub role: Role,
+}
+
+/// `[[access.identities]]`: a client that has a certificate.
+#[derive(Debug, Clone, PartialEq, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct IdentityPart {
+    /// DNS name or URI in the certificate, as alternative name of its subject.
+    pub name: String,
+    /// What it may do.
+    pub role: Role,
+}
+
+/// `[service.tls]`: mutual TLS on the TCP port.
+#[derive(Debug, Clone, PartialEq, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct TlsPart {
+    /// Certificate of the service, and those that link it to its authority; PEM.
+    pub cert: PathBuf,
+    /// Its key, PEM; nobody else may read it.
+    pub key: PathBuf,
+    /// Authorities whose clients are let in, PEM.
+    pub client_ca: PathBuf,
 }
 
 /// A role, or none.
@@ -68,6 +92,7 @@ impl Default for AccessPart {
             users: Vec::new(),
             without_token: None,
             token_file: PathBuf::new(),
+            identities: Vec::new(),
             hosts: Vec::new(),
         }
     }
@@ -80,6 +105,18 @@ impl AccessPart {
             if !seen.insert(user.uid) {
                 let field = format!("access.users[{i}].uid");
                 return Err(Invalid::new(field, user.uid, "each user once"));
+            }
+        }
+        let mut seen = BTreeSet::new();
+        for (i, identity) in self.identities.iter().enumerate() {
+            if identity.name.is_empty() || !seen.insert(&identity.name) {
+                let field = format!("access.identities[{i}].name");
+                let value = format!("{:?}", identity.name);
+                return Err(Invalid::new(
+                    field,
+                    value,
+                    "a name in a certificate, each once",
+                ));
             }
         }
         for (i, host) in self.hosts.iter().enumerate() {

@@ -1,5 +1,6 @@
 //! The tables of the configuration, with their defaults.
 
+use super::TlsPart;
 use domain::{Grid, Invalid, Nanometres, Pitch, ScanField};
 use serde::Deserialize;
 use std::net::SocketAddr;
@@ -11,10 +12,12 @@ use std::path::PathBuf;
 pub struct ServicePart {
     /// Name shown to clients, at most 128 bytes.
     pub name: String,
-    /// Address of gRPC, gRPC-Web, metrics and health; loopback only. Port 0 is any free one. Empty: none.
+    /// Address of gRPC, gRPC-Web, metrics and health; loopback, or any with `tls`. Port 0 is any free one. Empty: none.
     pub listen: String,
     /// Path of the unix socket (0660). Empty: none.
     pub unix_socket: PathBuf,
+    /// Mutual TLS on the TCP port. Left out: none.
+    pub tls: Option<TlsPart>,
 }
 
 /// `[store]`: where data sets are kept.
@@ -207,6 +210,18 @@ pub struct EnginePart {
 pub struct LimitsPart {
     /// Size of a request, KiB, 64 to 16384.
     pub max_request_kib: u32,
+    /// Connections open at once on TCP, 1 to 4096.
+    pub max_connections: u32,
+    /// Connections open at once on the unix socket, 1 to 4096.
+    pub max_unix_connections: u32,
+    /// Longest TLS handshake, ms, 100 to 60000.
+    pub handshake_timeout_ms: u32,
+    /// A connection that asks nothing for so long after it was made is closed, ms, 100 to 60000.
+    pub request_timeout_ms: u32,
+    /// Headers of a request together, KiB, 1 to 256.
+    pub max_header_kib: u32,
+    /// Calls worked on at once, 8 to 4096.
+    pub max_calls: u32,
     /// Streams open at once, 1 to 512.
     pub max_streams: u32,
     /// Streams of one connection, 1 to 1024.
@@ -217,13 +232,22 @@ pub struct LimitsPart {
 
 /// Every table and its keys, for the test of the deployed file.
 #[cfg(test)]
-pub(super) const KEYS: [(&str, &[&str]); 12] = [
-    ("service", &["name", "listen", "unix_socket"]),
+pub(super) const KEYS: [(&str, &[&str]); 14] = [
+    ("service", &["name", "listen", "unix_socket", "tls"]),
+    ("service.tls", &["cert", "key", "client_ca"]),
     (
         "access",
-        &["unix_role", "users", "without_token", "token_file", "hosts"],
+        &[
+            "unix_role",
+            "users",
+            "without_token",
+            "token_file",
+            "identities",
+            "hosts",
+        ],
     ),
     ("access.users", &["uid", "role"]),
+    ("access.identities", &["name", "role"]),
     ("store", &["directory", "max_dataset_gib"]),
     (
         "controller",
@@ -308,6 +332,12 @@ pub(super) const KEYS: [(&str, &[&str]); 12] = [
         "limits",
         &[
             "max_request_kib",
+            "max_connections",
+            "max_unix_connections",
+            "handshake_timeout_ms",
+            "request_timeout_ms",
+            "max_header_kib",
+            "max_calls",
             "max_streams",
             "max_streams_per_connection",
             "max_upload_mib",
@@ -325,6 +355,7 @@ impl Default for ServicePart {
             name: "beamwright".into(),
             listen: "127.0.0.1:7410".into(),
             unix_socket: PathBuf::new(),
+            tls: None,
         }
     }
 }
@@ -390,6 +421,12 @@ impl Default for LimitsPart {
     fn default() -> Self {
         Self {
             max_request_kib: 2048,
+            max_connections: 256,
+            max_unix_connections: 64,
+            handshake_timeout_ms: 3000,
+            request_timeout_ms: 5000,
+            max_header_kib: 16,
+            max_calls: 256,
             max_streams: 256,
             max_streams_per_connection: 64,
             max_upload_mib: 256,
@@ -418,10 +455,10 @@ impl ServicePart {
         if self.listen.is_empty() {
             return Ok(None);
         }
-        let allowed = "a loopback address and port, such as 127.0.0.1:7410 or [::1]:7410; anything else would let \
-                       whoever is on the network move the beam";
+        let allowed = "a loopback address and port, such as 127.0.0.1:7410 or [::1]:7410; with [service.tls] any \
+                       address: without it whoever is on the network could move the beam";
         match self.listen.parse::<SocketAddr>() {
-            Ok(address) if address.ip().is_loopback() => Ok(Some(address)),
+            Ok(address) if address.ip().is_loopback() || self.tls.is_some() => Ok(Some(address)),
             _ => Err(Invalid::new(
                 "service.listen",
                 format!("{:?}", self.listen),
@@ -457,6 +494,27 @@ impl LimitsPart {
     pub(super) fn check(&self) -> Result<(), Invalid> {
         let bounds = [
             ("limits.max_request_kib", self.max_request_kib, 64, 16_384),
+            ("limits.max_connections", self.max_connections, 1, 4096),
+            (
+                "limits.max_unix_connections",
+                self.max_unix_connections,
+                1,
+                4096,
+            ),
+            (
+                "limits.handshake_timeout_ms",
+                self.handshake_timeout_ms,
+                100,
+                60_000,
+            ),
+            (
+                "limits.request_timeout_ms",
+                self.request_timeout_ms,
+                100,
+                60_000,
+            ),
+            ("limits.max_header_kib", self.max_header_kib, 1, 256),
+            ("limits.max_calls", self.max_calls, 8, 4096),
             ("limits.max_streams", self.max_streams, 1, 512),
             (
                 "limits.max_streams_per_connection",
