@@ -490,4 +490,38 @@ pub(crate) enum Bench {
         #[arg(long, default_value_t = 3)]
         runs: u32,
     },
+    /// Quality and cost of estimators on specimens: folders or files as `simulate` takes them
+    Recon(BenchReconArgs),
+}
+
+#[cfg(feature = "serve")]
+#[derive(Debug, Args)]
+pub(crate) struct BenchReconArgs {
+    /// Specimens
+    #[arg(required = true)]
+    pub(crate) specimens: Vec<PathBuf>,
+    /// Estimators, comma-separated
+    #[arg(long, default_value = "kriging,auto", value_delimiter = ',')]
+    pub(crate) estimators: Vec<String>,
+    /// Positions ÷ pixels, jittered; 1 is a whole raster
+    #[arg(long, default_value_t = 0.1, allow_negative_numbers = true)]
+    pub(crate) fraction: f64,
+    /// Events per visited pixel on average (noiseless if left out)
+    #[arg(long, allow_negative_numbers = true)]
+    pub(crate) counts: Option<f64>,
+    /// Only the middle N×N pixels
+    #[arg(long)]
+    pub(crate) crop: Option<u32>,
+    /// Seed of pattern and counts
+    #[arg(long, default_value_t = 1)]
+    pub(crate) seed: u64,
+    /// Threads of the estimator
+    #[arg(long, default_value_t = 2)]
+    pub(crate) threads: usize,
+    /// Live steps to time (0: none)
+    #[arg(long, default_value_t = 0)]
+    pub(crate) live: u32,
+    /// Folder for truth, samples, mean and uncertainty of each specimen and estimator, as NumPy arrays
+    #[arg(long)]
+    pub(crate) export: Option<PathBuf>,
 }

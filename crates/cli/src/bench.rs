@@ -1,9 +1,9 @@
 //! `bench`: figures of this machine.
 
-use crate::args::Bench;
+use crate::args::{Bench, BenchReconArgs};
 use crate::failure::Failure;
 use crate::output::{Output, count};
-use domain::Invalid;
+use domain::{Estimator, Invalid};
 use serde_json::json;
 use std::path::PathBuf;
 
@@ -11,6 +11,7 @@ use std::path::PathBuf;
 pub(crate) fn bench(what: &Bench, output: &Output) -> Result<(), Failure> {
     match what {
         Bench::Stream { positions, runs } => stream(*positions, *runs, output),
+        Bench::Recon(args) => recon(args, output),
     }
 }
 
@@ -50,6 +51,84 @@ fn stream(positions: u64, runs: u32, output: &Output) -> Result<(), Failure> {
     });
     output.result("", &value);
     Ok(())
+}
+
+fn recon(args: &BenchReconArgs, output: &Output) -> Result<(), Failure> {
+    let estimators = args
+        .estimators
+        .iter()
+        .map(|name| Estimator::from_name(name))
+        .collect::<Result<Vec<_>, _>>()?;
+    let options = lab::QualityBench {
+        fraction: args.fraction,
+        counts: args.counts,
+        crop: args.crop,
+        seed: args.seed,
+        n_threads: args.threads,
+        n_live: args.live,
+    };
+    output.line(format!(
+        "{:<28}{:>9}{:>8}{:>7}{:>7}{:>8}{:>8}{:>7}{:>8}{:>7}",
+        "specimen",
+        "estimator",
+        "PSNR",
+        "SSIM",
+        "FRC",
+        "in 90 %",
+        "columns",
+        "rms px",
+        "CPU ms",
+        "MB"
+    ));
+    let mut runs = Vec::new();
+    for path in &args.specimens {
+        let bench = lab::Bench::open(path, &options)?;
+        for &estimator in &estimators {
+            let (run, estimate) = bench.run(estimator)?;
+            output.line(quality_line(&run));
+            if let Some(live) = &run.live {
+                output.line(live_line(live));
+            }
+            if let Some(folder) = &args.export {
+                let name = format!("{}-{}", bench.name(), estimator.name());
+                bench.export(&estimate, &folder.join(name))?;
+            }
+            runs.push(run);
+        }
+    }
+    output.result("", &json!({ "runs": runs }));
+    Ok(())
+}
+
+fn quality_line(run: &lab::QualityRun) -> String {
+    let or_dash = |value: Option<f64>, digits: usize| {
+        value.map_or("-".to_owned(), |v| format!("{v:.digits$}"))
+    };
+    let coverage = or_dash(run.score.coverage_90, 3) + if run.calibrated { "" } else { "?" };
+    format!(
+        "{:<28}{:>9}{:>8.2}{:>7.3}{:>7.3}{coverage:>8}{:>8}{:>7}{:>8.0}{:>7.1}",
+        run.specimen,
+        run.estimator,
+        run.score.psnr_db,
+        run.score.ssim,
+        run.score.frc_cycles_per_px,
+        or_dash(run.columns_found, 3),
+        or_dash(run.columns_rms_px, 2),
+        run.spent.cpu_s * 1e3,
+        run.memory_bytes as f64 / 1e6,
+    )
+}
+
+fn live_line(live: &lab::Live) -> String {
+    let both = |ms: lab::Milliseconds| format!("{:.1} ({:.1})", ms.wall, ms.cpu);
+    format!(
+        "    ms wall (CPU): first picture {}, redraw {}, 256 in 128² {}, 256 spread {}, finish {}",
+        both(live.first_picture),
+        both(live.redraw),
+        both(live.local_256),
+        both(live.spread_256),
+        both(live.finish),
+    )
 }
 
 /// An executable of the same build.

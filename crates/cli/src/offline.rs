@@ -23,6 +23,7 @@ impl From<lab::Error> for Failure {
             lab::Error::Specimen(_)
             | lab::Error::Store(_)
             | lab::Error::Estimator(_)
+            | lab::Error::Pattern(_)
             | lab::Error::File { .. } => Self::NotFound(error.to_string()),
             lab::Error::Ended { .. } => Self::Aborted(error.to_string()),
             lab::Error::Controller(_) => Self::Internal(error.into()),

@@ -20,6 +20,9 @@ pub enum Error {
     /// The simulated controller did not answer as it should.
     #[error(transparent)]
     Controller(#[from] hal::Error),
+    /// The pattern of a bench was refused. Nothing was written; correct it.
+    #[error(transparent)]
+    Pattern(#[from] scan::Error),
     /// The estimator cannot be used on these samples. Choose another.
     #[error(transparent)]
     Estimator(#[from] recon::Error),

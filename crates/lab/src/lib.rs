@@ -5,6 +5,7 @@
 
 mod bench;
 mod error;
+mod quality_bench;
 mod reconstruct;
 mod replay;
 mod score;
@@ -13,6 +14,7 @@ mod stopwatch;
 
 pub use bench::{StreamRun, stream};
 pub use error::Error;
+pub use quality_bench::{Bench, Live, Milliseconds, QualityBench, QualityRun};
 pub use reconstruct::{Reconstructed, reconstruct};
 pub use replay::{Replayed, replay};
 pub use score::{Planes, Score, score};

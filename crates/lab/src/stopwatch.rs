@@ -62,7 +62,8 @@ pub(crate) fn cpu_s() -> f64 {
     cpu.tv_sec as f64 + cpu.tv_nsec as f64 * 1e-9
 }
 
-fn now(clock: &MonotonicClock) -> Spent {
+/// Both clocks.
+pub(crate) fn now(clock: &MonotonicClock) -> Spent {
     Spent {
         wall_s: clock.now().as_secs_f64(),
         cpu_s: cpu_s(),
