@@ -5,9 +5,10 @@
 //! compared on the same samples, so that the noise in them cancels; only the level of the best one is estimated.
 
 use crate::fit::{Fit, Method, Scratch, calibration};
-use crate::gmm::{self, Frame, Model};
+use crate::gmm::{self, Frame, Model, Patches};
 use crate::gp;
 use crate::kriging::{self, LeftOut};
+use crate::linalg::vectorised;
 use crate::online::Workers;
 use crate::samples::SampleMap;
 use rayon::prelude::*;
@@ -43,7 +44,7 @@ pub(crate) fn bytes(n_pixels: usize, n_detectors: usize) -> usize {
     } else {
         0
     };
-    n_detectors * (Model::BYTES + 5 * n_pixels) + mixture.max(process)
+    n_detectors * (Model::BYTES + 5 * n_pixels + Patches::bytes(n_pixels)) + mixture.max(process)
 }
 
 /// What is blended for one detector.
@@ -256,7 +257,8 @@ fn kriged(frame: &Frame, workers: &Workers) -> Vec<Option<LeftOut>> {
             .window
             .gather(map, &fit.detectors, tile, margin, Method::Kriging.most());
         let mut found = None;
-        workers.arch.dispatch(
+        vectorised(
+            workers.arch,
             #[inline(always)]
             || {
                 kriging::leave_one_out(

@@ -8,7 +8,7 @@
 use crate::kriging::{self, LeftOut};
 use crate::samples::SampleMap;
 use crate::simple::{self, Simple, Weights};
-use crate::window::{DetectorFit, MOST, Window, margin_of};
+use crate::window::{DetectorFit, MOST, WANTED, Window, margin_of};
 use crate::{DetectorSetup, Noise};
 
 /// Tiles used.
@@ -43,7 +43,7 @@ impl Method {
 
     /// Margin around a tile, px.
     pub(crate) fn margin(self, map: &SampleMap, tile: usize, length: f64) -> usize {
-        let margin = margin_of(map, tile);
+        let margin = margin_of(map, tile, WANTED);
         match self {
             Self::Kriging => margin,
             Self::Simple(Simple::Kernel) => margin.max((3.0 * length).ceil() as usize),

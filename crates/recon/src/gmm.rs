@@ -8,15 +8,14 @@
 //!
 //! Units inside: the field's mean is 0 and its signal variance 1.
 
+mod picture;
 mod train;
 
+pub(crate) use picture::{FINAL_STRIDE, LIVE_STRIDE, Patches};
 pub(crate) use train::Trainer;
 
 use crate::fit::Fit;
-use crate::kriging;
-use crate::online::Workers;
-use crate::samples::{SampleMap, TILE};
-use rayon::prelude::*;
+use crate::samples::SampleMap;
 
 /// Side of a patch, px.
 pub(crate) const SIDE: usize = 12;
@@ -28,6 +27,9 @@ pub(crate) const K: usize = 32;
 const MOST: usize = 48;
 /// Added to the noise of every observed pixel.
 const NUGGET: f32 = 1e-5;
+
+/// Components less probable than this, given the samples of a patch, are left out.
+const RIVAL: f64 = 0.05;
 
 /// A value per component.
 type Lanes = [f32; K];
@@ -193,6 +195,8 @@ pub(crate) struct Patch {
     factors: Vec<Lanes>,
     inverse_pivots: Vec<Lanes>,
     residuals: Vec<Lanes>,
+    /// Log likelihood of all components.
+    scores: [f64; K],
     /// `L⁻¹ S[o, ·]` of the winner, `[observed][pixel]`.
     rows: Vec<[f32; AREA]>,
 }
@@ -294,7 +298,53 @@ impl Patch {
         }
         let score =
             |k: usize| f64::from(model.log_weight[k]) - 0.5 * (f64::from(square[k]) + log_det[k]);
-        (0..K).fold(0, |best, k| if score(k) > score(best) { k } else { best })
+        self.scores = std::array::from_fn(score);
+        let scores = &self.scores;
+        (0..K).fold(0, |best, k| if scores[k] > scores[best] { k } else { best })
+    }
+
+    /// Mean and variance of all pixels: of the likeliest component, or of those that are nearly as likely, weighed by
+    /// their probability; where they disagree, the variance grows.
+    #[inline(always)]
+    pub(crate) fn expect(
+        &mut self,
+        model: &Model,
+        mean: &mut [f32; AREA],
+        variance: &mut [f32; AREA],
+    ) -> usize {
+        let best = self.choose(model);
+        let relative = |score: f64| (score - self.scores[best]).exp();
+        let weights = self.scores.map(relative);
+        let total: f64 = weights.iter().sum();
+        self.condition(model, best, mean, variance);
+        if total < 1.0 / (1.0 - RIVAL) {
+            return best;
+        }
+        let (mut first, mut second) = ([0.0f32; AREA], [0.0f32; AREA]);
+        let mut seen = 0.0f32;
+        let (mut m, mut v) = (*mean, *variance);
+        let pivot = *mean;
+        for k in std::iter::once(best).chain((0..K).filter(|&k| k != best)) {
+            let share = (weights[k] / total) as f32;
+            if f64::from(share) < RIVAL {
+                continue;
+            }
+            if k != best {
+                self.condition(model, k, &mut m, &mut v);
+            }
+            seen += share;
+            for p in 0..AREA {
+                let difference = m[p] - pivot[p];
+                first[p] += share * difference;
+                second[p] += share * (v[p] + difference * difference);
+            }
+        }
+        for p in 0..AREA {
+            let shift = first[p] / seen;
+            mean[p] = pivot[p] + shift;
+            variance[p] = (second[p] / seen - shift * shift).max(1e-6);
+        }
+        best
     }
 
     /// Conditional mean and variance of all pixels under component `k`, after [`Patch::choose`].
@@ -336,99 +386,4 @@ impl Patch {
             *v = v.max(1e-6);
         }
     }
-}
-
-/// Rows (or columns) where patches start, so that every pixel is covered: multiples of `stride`, and the last.
-pub(crate) fn starts(n: usize, stride: usize) -> impl Iterator<Item = usize> {
-    let last = n - SIDE;
-    (0..last.div_ceil(stride))
-        .map(move |i| i * stride)
-        .chain(std::iter::once(last))
-}
-
-/// Patches in flight.
-const CHUNK: usize = 512;
-
-/// Mean and variance of the pixels of `tiles`, in units of the model, from every patch that overlaps them.
-pub(crate) fn solve_tiles(
-    frame: &Frame,
-    model: &Model,
-    tiles: &[usize],
-    stride: usize,
-    workers: &Workers,
-) -> Vec<([f32; kriging::AREA], [f32; kriging::AREA])> {
-    let map = frame.map;
-    let mut slot = vec![u32::MAX; map.n_tiles()];
-    for (i, &tile) in tiles.iter().enumerate() {
-        slot[tile] = i as u32;
-    }
-    let wanted = |row: usize, col: usize| {
-        (row / TILE..=(row + SIDE - 1) / TILE).any(|r| {
-            (col / TILE..=(col + SIDE - 1) / TILE)
-                .any(|c| slot[r * map.n_tile_cols + c] != u32::MAX)
-        })
-    };
-    let tile_rows = tiles.iter().map(|t| t / map.n_tile_cols);
-    let (first, last) = (
-        tile_rows.clone().min().unwrap_or(0) * TILE,
-        tile_rows.max().unwrap_or(0) * TILE + TILE,
-    );
-    let places: Vec<(usize, usize)> = starts(map.n_rows, stride)
-        .filter(|r| r + SIDE > first && *r < last)
-        .flat_map(|r| starts(map.n_cols, stride).map(move |c| (r, c)))
-        .filter(|&(r, c)| wanted(r, c))
-        .collect();
-    let mut sums = vec![[[0.0f32; kriging::AREA]; 3]; tiles.len()];
-    for places in places.chunks(CHUNK) {
-        let solve = |patch: &mut Patch, &(row, col): &(usize, usize)| {
-            let (mut mean, mut weight) = ([0.0; AREA], [0.0; AREA]);
-            workers.arch.dispatch(
-                #[inline(always)]
-                || {
-                    patch.gather(frame, row, col, None);
-                    let k = patch.choose(model);
-                    patch.condition(model, k, &mut mean, &mut weight);
-                    for (m, w) in mean.iter_mut().zip(&mut weight) {
-                        *w = 1.0 / (*w + 1e-6);
-                        *m *= *w;
-                    }
-                },
-            );
-            (mean, weight)
-        };
-        let solved: Vec<([f32; AREA], [f32; AREA])> = workers.pool.install(|| {
-            places
-                .par_iter()
-                .with_min_len(8)
-                .map_init(Patch::default, solve)
-                .collect()
-        });
-        for (&(row, col), (mean, weight)) in places.iter().zip(&solved) {
-            for p in 0..AREA {
-                let (r, c) = (row + p / SIDE, col + p % SIDE);
-                let tile = slot[r / TILE * map.n_tile_cols + c / TILE];
-                if tile != u32::MAX {
-                    let lane = r % TILE * TILE + c % TILE;
-                    let sum = &mut sums[tile as usize];
-                    sum[0][lane] += mean[p];
-                    sum[1][lane] += weight[p];
-                    sum[2][lane] += 1.0;
-                }
-            }
-        }
-    }
-    let finish = |[mean, weight, count]: [[f32; kriging::AREA]; 3]| {
-        let at = |a: &[f32; kriging::AREA], l: usize| {
-            if weight[l] > 0.0 {
-                a[l] / weight[l]
-            } else {
-                0.0
-            }
-        };
-        (
-            std::array::from_fn(|l| at(&mean, l)),
-            std::array::from_fn(|l| at(&count, l)),
-        )
-    };
-    sums.into_iter().map(finish).collect()
 }

@@ -115,6 +115,20 @@ pub(crate) fn solve_tile(
     }
 }
 
+/// Only the variance at unit amplitude without noise: what the places of the samples say, whatever was measured there.
+#[inline(always)]
+pub(crate) fn solve_geometry(window: &Window, length: f64, s: &mut Scratch) -> [f32; AREA] {
+    let n = window.len();
+    if n == 0 {
+        return [(1.0 + MEAN_PRIOR) as f32; AREA];
+    }
+    fill_kernel(window, length, s);
+    fill_cross(window, length, s);
+    s.diagonal.clear();
+    s.diagonal.resize(n, NUGGET);
+    factored_variance(s, n)
+}
+
 /// Leave-one-out predictions of the samples inside the tile, given as (detector, index in the window, prediction).
 #[inline(always)]
 pub(crate) fn leave_one_out(

@@ -22,6 +22,7 @@ mod reconstructor;
 mod samples;
 mod setup;
 mod simple;
+mod strong;
 mod window;
 
 pub use error::Error;

@@ -3,6 +3,26 @@
 //! Matrices are row-major `[i * n + j]`. Loops run along rows so that they vectorise; no fused multiply-add and no
 //! reordered sums, so that every instruction set gives the same bits.
 
+/// Runs `work`, and what it inlines, with the instructions of `arch`.
+///
+/// Called through `FnOnce`, a closure that could be called again goes through a shim that is compiled for the baseline and too
+/// large to be inlined: nothing would be gained. Hence the type of its own, which calls it as `FnMut`.
+#[inline(always)]
+pub(crate) fn vectorised<R>(arch: pulp::Arch, work: impl FnMut() -> R) -> R {
+    arch.dispatch(Vectorised(work))
+}
+
+struct Vectorised<F>(F);
+
+impl<R, F: FnMut() -> R> pulp::WithSimd for Vectorised<F> {
+    type Output = R;
+
+    #[inline(always)]
+    fn with_simd<S: pulp::Simd>(mut self, _: S) -> R {
+        (self.0)()
+    }
+}
+
 /// Factors the symmetric `a` (upper half read) into `UᵀU`; `U` replaces the upper half. `false` where `a` is not
 /// positive definite.
 #[inline(always)]

@@ -5,13 +5,15 @@
 //! depend neither on the number of threads nor on timing. Planes are shared with whoever holds an estimate and copied
 //! only when they change. A coarse picture from block means stands wherever no tile has been solved yet.
 
-use crate::blend::{self, Members, Trained, Training};
+use crate::blend::{self, Members};
 use crate::fit::{COST, Fit, FitJob, Method, Scratch};
-use crate::gmm::{self, Frame};
+use crate::gmm;
 use crate::kriging::{self, TileOut};
+use crate::linalg::vectorised;
 use crate::samples::{SampleMap, TILE};
 use crate::simple;
-use crate::window::WIDEST;
+use crate::strong::Strong;
+use crate::window::{MOST, WANTED_GEOMETRY, WIDEST, margin_of};
 use crate::{Error, Noise, Reconstructor, Setup, WorkQuota};
 use domain::{DetectorEstimate, Estimate, Grid, PixelRect, SampleBlock, TileSet};
 use rayon::prelude::*;
@@ -66,7 +68,8 @@ impl Workers {
                 .window
                 .gather(map, &fit.detectors, tile, margin, method.most());
             match method {
-                Method::Kriging => self.arch.dispatch(
+                Method::Kriging => vectorised(
+                    self.arch,
                     #[inline(always)]
                     || {
                         kriging::solve_tile(
@@ -78,7 +81,8 @@ impl Workers {
                         )
                     },
                 ),
-                Method::Simple(how) => self.arch.dispatch(
+                Method::Simple(how) => vectorised(
+                    self.arch,
                     #[inline(always)]
                     || {
                         simple::solve_tile(
@@ -107,11 +111,38 @@ impl Workers {
         })
     }
 
+    /// The variances at unit amplitude of `tiles`, in their order, and the margins.
+    fn solve_geometry(
+        &self,
+        map: &SampleMap,
+        fit: &Fit,
+        tiles: &[usize],
+    ) -> Vec<([f32; kriging::AREA], usize)> {
+        let solve = |scratch: &mut Scratch, &tile: &usize| {
+            let margin = margin_of(map, tile, WANTED_GEOMETRY);
+            scratch.window.gather(map, &[], tile, margin, MOST);
+            let unit = vectorised(
+                self.arch,
+                #[inline(always)]
+                || kriging::solve_geometry(&scratch.window, fit.length, &mut scratch.kriging),
+            );
+            (unit, margin)
+        };
+        self.pool.install(|| {
+            tiles
+                .par_iter()
+                .with_min_len(8)
+                .map_init(Scratch::default, solve)
+                .collect()
+        })
+    }
+
     /// Does `n` tiles of a fit.
     pub(crate) fn advance(&self, job: &mut FitJob, map: &SampleMap, n: usize) {
         let tiles = job.next(n);
         let evaluate = |scratch: &mut Scratch, &tile: &usize| {
-            self.arch.dispatch(
+            vectorised(
+                self.arch,
                 #[inline(always)]
                 || job.evaluate(map, tile, scratch),
             )
@@ -148,6 +179,8 @@ pub(crate) struct Online {
     planes: Planes,
     queue: VecDeque<u32>,
     queued: Vec<bool>,
+    /// Tiles whose geometry has changed since kriging last saw them.
+    stale: Vec<bool>,
     solved: Vec<bool>,
     n_unsolved: usize,
     /// Widest margin in use, px.
@@ -159,29 +192,6 @@ pub(crate) struct Online {
     residuals: Vec<Vec<f32>>,
     strong: Option<Strong>,
 }
-
-/// The strong estimators beside kriging.
-struct Strong {
-    members: Members,
-    /// `[detector]`
-    trained: Vec<Option<Trained>>,
-    /// The training under way, detectors one after the other.
-    training: Option<(usize, Training)>,
-    /// Visited pixels when the last training started.
-    trained_at: u64,
-    /// Units of work done beyond the quota.
-    debt: u64,
-    stride: usize,
-}
-
-/// A new training is due when there are this many times more visited pixels.
-const RETRAIN: f64 = 1.4;
-/// Least number of visited pixels for a training.
-const TRAINABLE: u64 = 300;
-/// Distance of patches while live, and at the end, px.
-const STRIDES: [usize; 2] = [4, 2];
-/// Members of less weight are left out.
-const LEAST_WEIGHT: f64 = 0.02;
 
 impl Online {
     /// For a grid that may be coarser than the setup's.
@@ -216,6 +226,7 @@ impl Online {
             planes,
             queue: VecDeque::new(),
             queued: vec![false; n_tiles],
+            stale: vec![true; n_tiles],
             solved: vec![false; n_tiles],
             n_unsolved: n_tiles,
             reach: WIDEST,
@@ -231,106 +242,9 @@ impl Online {
     /// Adds strong estimators where the frame is large enough for them.
     pub(crate) fn with(mut self, members: Members) -> Self {
         if self.map.n_rows.min(self.map.n_cols) >= 2 * gmm::SIDE {
-            self.strong = Some(Strong {
-                members,
-                trained: (0..self.map.n_detectors()).map(|_| None).collect(),
-                training: None,
-                trained_at: 0,
-                debt: 0,
-                stride: STRIDES[0],
-            });
+            self.strong = Some(Strong::new(members, &self.map, self.setup.seed));
         }
         self
-    }
-
-    /// Trains for at most about `quota` units; returns the units used, debt of earlier turns included.
-    fn train(&mut self, quota: u64) -> u64 {
-        let (Some(strong), Some(fit)) = (&mut self.strong, &self.fit) else {
-            return 0;
-        };
-        let paid = strong.debt.min(quota);
-        strong.debt -= paid;
-        let mut used = paid;
-        let mut renewed = false;
-        while used < quota {
-            let due = self.map.n_visited >= TRAINABLE
-                && self.map.n_visited as f64 >= RETRAIN * strong.trained_at as f64;
-            if strong.training.is_none() && due {
-                strong.trained_at = self.map.n_visited;
-                strong.training = Some((0, Training::new(strong.members, 0, fit, self.setup.seed)));
-            }
-            let Some((d, training)) = &mut strong.training else {
-                break;
-            };
-            let (cost, trained) = training.step(&self.map, &self.planes.mean[*d], &self.workers);
-            used += cost;
-            if let Some(trained) = trained {
-                let d = *d;
-                strong.trained[d] = Some(trained);
-                renewed = true;
-                let next = d + 1;
-                strong.training = (next < self.map.n_detectors()).then(|| {
-                    (
-                        next,
-                        Training::new(strong.members, next, fit, self.setup.seed),
-                    )
-                });
-            }
-        }
-        strong.debt += used.saturating_sub(quota);
-        if renewed {
-            self.reach = self.reach.max(gmm::SIDE);
-            self.dirty_everything();
-        }
-        used.min(quota)
-    }
-
-    /// Blends the strong estimators into what kriging found for `tiles`.
-    fn blend(&self, tiles: &[usize], solved: &mut [(TileOut, usize)]) {
-        let Some(strong) = &self.strong else { return };
-        for (d, trained) in strong.trained.iter().enumerate() {
-            let Some(trained) = trained else { continue };
-            let [kriging, mixture, process] = trained
-                .weights
-                .map(|w| if w < LEAST_WEIGHT { 0.0 } else { w });
-            let total = kriging + mixture + process;
-            let share = (kriging / total) as f32;
-            for (out, _) in solved.iter_mut() {
-                out.mean[d]
-                    .iter_mut()
-                    .chain(&mut out.variance[d])
-                    .for_each(|v| *v *= share);
-            }
-            if let (true, Some((model, scale))) = (mixture > 0.0, &trained.mixture) {
-                let frame = Frame {
-                    map: &self.map,
-                    fit: &trained.fit,
-                    detector: d,
-                    hold_out: None,
-                    picture: &self.planes.mean[d],
-                };
-                let (mean, unit) = frame.units();
-                let share = (mixture / total) as f32;
-                let amplitude = (unit * unit * scale * scale) as f32;
-                let found = gmm::solve_tiles(&frame, model, tiles, strong.stride, &self.workers);
-                for ((out, _), (means, variances)) in solved.iter_mut().zip(&found) {
-                    for k in 0..kriging::AREA {
-                        out.mean[d][k] += share * (mean as f32 + unit as f32 * means[k]);
-                        out.variance[d][k] += share * amplitude * variances[k];
-                    }
-                }
-            }
-            if let (true, Some(found)) = (process > 0.0, &trained.process) {
-                let share = (process / total) as f32;
-                for ((out, _), &tile) in solved.iter_mut().zip(tiles) {
-                    let rect = tile_rect(&self.map, tile);
-                    for (pixel, k) in pixels_of(&self.map, rect).zip(lanes_of(rect)) {
-                        out.mean[d][k] += share * found.mean[pixel];
-                        out.variance[d][k] += share * found.variance[tile];
-                    }
-                }
-            }
-        }
     }
 
     /// Bytes held at most for `n_pixels` and so many detectors and threads.
@@ -343,7 +257,7 @@ impl Online {
             + n_threads * (1 << 20)
     }
 
-    /// Solves everything anew with a final fit.
+    /// Solves everything anew with a final fit, learned from all samples as if they had come at once.
     fn finish_all(&mut self) {
         self.job = FitJob::start(
             self.method,
@@ -351,33 +265,50 @@ impl Online {
             &self.setup.detectors,
             self.setup.seed,
         );
-        if self.job.is_some() {
-            self.dirty_everything();
+        if self.job.is_none() {
+            return;
         }
+        if let Some(strong) = &mut self.strong {
+            strong.prepare_last(&self.map);
+            strong.refine_patches(&self.map);
+        }
+        self.dirty_everything();
         self.refine(WorkQuota::ALL);
+        if let Some(strong) = &mut self.strong {
+            strong.go_on(&self.map);
+        }
     }
 
     fn dirty_everything(&mut self) {
         for tile in 0..self.map.n_tiles() {
-            if !self.queued[tile] {
-                self.queued[tile] = true;
-                self.queue.push_back(tile as u32);
-            }
+            self.stale[tile] = true;
+            self.enqueue(tile);
         }
     }
 
-    fn dirty_around(&mut self, touched: &[usize]) {
-        let reach = self.reach.div_ceil(TILE);
-        let n_cols = self.map.n_tile_cols;
-        for &tile in touched {
-            let (row, col) = (tile / n_cols, tile % n_cols);
-            for r in row.saturating_sub(reach)..(row + reach + 1).min(self.map.n_tile_rows) {
-                for c in col.saturating_sub(reach)..(col + reach + 1).min(n_cols) {
-                    let other = r * n_cols + c;
-                    if !self.queued[other] {
-                        self.queued[other] = true;
-                        self.queue.push_back(other as u32);
-                    }
+    fn enqueue(&mut self, tile: usize) {
+        if !self.queued[tile] {
+            self.queued[tile] = true;
+            self.queue.push_back(tile as u32);
+        }
+    }
+
+    /// A sample at `pixel` is new.
+    fn dirty_around(&mut self, pixel: usize) {
+        let (row, col) = (pixel / self.map.n_cols, pixel % self.map.n_cols);
+        let patches = self.strong.as_ref().map_or(0, Strong::reach);
+        if let Some(strong) = &mut self.strong {
+            strong.forget_at(row, col);
+        }
+        for (reach, is_stale) in [(self.reach, true), (patches, false)] {
+            let range = |at: usize, n: usize| {
+                at.saturating_sub(reach) / TILE..((at + reach) / TILE + 1).min(n)
+            };
+            for r in range(row, self.map.n_tile_rows) {
+                for c in range(col, self.map.n_tile_cols) {
+                    let tile = r * self.map.n_tile_cols + c;
+                    self.stale[tile] |= is_stale;
+                    self.enqueue(tile);
                 }
             }
         }
@@ -415,6 +346,9 @@ impl Online {
 
     fn take_fit(&mut self, fit: Fit) {
         self.dirty_everything();
+        if let Some(strong) = &mut self.strong {
+            strong.forget_all();
+        }
         self.fit = Some(fit);
         self.dirty_revision = true;
     }
@@ -457,22 +391,93 @@ impl Online {
                 .min(self.queue.len())
                 .min(usize::try_from(quota).unwrap_or(CHUNK));
             let tiles: Vec<usize> = self.queue.drain(..n).map(|t| t as usize).collect();
-            let mut solved = self.workers.solve(&self.map, &fit, self.method, &tiles);
-            self.blend(&tiles, &mut solved);
-            for (&tile, (out, margin)) in tiles.iter().zip(&solved) {
+            let mut solved = self.solve(&tiles, &fit);
+            if let Some(strong) = &mut self.strong {
+                strong.blend(
+                    &self.map,
+                    &self.planes.mean,
+                    &tiles,
+                    &mut solved,
+                    &self.workers,
+                );
+            }
+            for (&tile, out) in tiles.iter().zip(&solved) {
                 self.queued[tile] = false;
-                self.reach = self.reach.max(*margin);
+                self.stale[tile] = false;
                 self.write(tile, out, &fit);
             }
             quota -= n as u64;
             self.dirty_revision = true;
         }
         if self.queue.is_empty() && self.n_unsolved == 0 {
-            self.reach = self
-                .reach
-                .min(widest_margin(&self.map, self.method, fit.length));
+            self.reach = self.reach.min(self.widest_margin(fit.length));
         }
         quota
+    }
+
+    /// Trains for at most about `quota` units; returns the units used.
+    fn train(&mut self, quota: u64) -> u64 {
+        let (Some(strong), Some(fit)) = (&mut self.strong, &self.fit) else {
+            return 0;
+        };
+        let (used, is_new) = strong.train(quota, &self.map, fit, &self.planes.mean, &self.workers);
+        if is_new {
+            self.dirty_everything();
+        }
+        used
+    }
+
+    fn needs_kriging(&self) -> bool {
+        self.strong.as_ref().is_none_or(Strong::needs_kriging)
+    }
+
+    /// What kriging has to say of `tiles`: all, or where nothing of it is blended the geometry alone, where it changed.
+    fn solve(&mut self, tiles: &[usize], fit: &Fit) -> Vec<TileOut> {
+        if self.needs_kriging() {
+            let solved = self.workers.solve(&self.map, fit, self.method, tiles);
+            return solved
+                .into_iter()
+                .map(|(out, margin)| {
+                    self.reach = self.reach.max(margin);
+                    out
+                })
+                .collect();
+        }
+        let stale: Vec<usize> = tiles.iter().copied().filter(|&t| self.stale[t]).collect();
+        let mut units = self
+            .workers
+            .solve_geometry(&self.map, fit, &stale)
+            .into_iter();
+        tiles
+            .iter()
+            .map(|&tile| {
+                let mut out = TileOut::new(self.map.n_detectors());
+                if self.stale[tile] {
+                    if let Some((unit, margin)) = units.next() {
+                        out.unit = unit;
+                        self.reach = self.reach.max(margin);
+                    }
+                } else {
+                    let rect = tile_rect(&self.map, tile);
+                    for (pixel, k) in pixels_of(&self.map, rect).zip(lanes_of(rect)) {
+                        out.unit[k] = self.planes.unit[pixel];
+                    }
+                }
+                out
+            })
+            .collect()
+    }
+
+    fn widest_margin(&self, length: f64) -> usize {
+        let full = self.needs_kriging();
+        let margin = |tile: usize| {
+            if full {
+                self.method.margin(&self.map, tile, length)
+            } else {
+                margin_of(&self.map, tile, WANTED_GEOMETRY)
+            }
+        };
+        (0..self.map.n_tiles()).map(margin).max().unwrap_or(WIDEST)
     }
 
     fn write(&mut self, tile: usize, out: &TileOut, fit: &Fit) {
@@ -555,11 +560,8 @@ impl Reconstructor for Online {
         }
         let mut touched: Vec<usize> = Vec::new();
         let (residuals, planes) = (&mut self.residuals, &self.planes);
-        self.map.absorb(block, |map, pixel, i| {
-            let tile = map.tile_of(pixel);
-            if touched.last() != Some(&tile) {
-                touched.push(tile);
-            }
+        self.map.absorb(block, |_, pixel, i| {
+            touched.push(pixel);
             if known {
                 let electrons = block.electrons.at(i);
                 for (d, residuals) in residuals.iter_mut().enumerate() {
@@ -575,7 +577,9 @@ impl Reconstructor for Online {
         });
         touched.sort_unstable();
         touched.dedup();
-        self.dirty_around(&touched);
+        for &pixel in &touched {
+            self.dirty_around(pixel);
+        }
         self.dirty_revision |= !touched.is_empty();
     }
 
@@ -702,13 +706,6 @@ fn around(rects: &[PixelRect]) -> PixelRect {
         n_rows: end_row - row,
         n_cols: end_col - col,
     }
-}
-
-fn widest_margin(map: &SampleMap, method: Method, length: f64) -> usize {
-    (0..map.n_tiles())
-        .map(|t| method.margin(map, t, length))
-        .max()
-        .unwrap_or(WIDEST)
 }
 
 /// The part of a plane inside `rect`; NaN where the rectangle leaves the grid.

@@ -6,8 +6,9 @@
 use crate::Noise;
 use crate::samples::{SampleMap, TILE};
 
-/// Samples aimed at.
-const WANTED: f64 = 50.0;
+/// Samples aimed at, and where only the geometry counts.
+pub(crate) const WANTED: f64 = 50.0;
+pub(crate) const WANTED_GEOMETRY: f64 = 24.0;
 /// Fewest samples for which the margin stops growing.
 const FEWEST: usize = 12;
 /// Most samples kept.
@@ -186,8 +187,8 @@ impl Window {
     }
 }
 
-/// Margin around a tile that holds about fifty samples at the local density, px.
-pub(crate) fn margin_of(map: &SampleMap, tile: usize) -> usize {
+/// Margin around a tile that holds about `wanted` samples at the local density, px.
+pub(crate) fn margin_of(map: &SampleMap, tile: usize, wanted: f64) -> usize {
     let (tile_row, tile_col) = (tile / map.n_tile_cols, tile % map.n_tile_cols);
     let mut density = 0.0;
     for reach in [1usize, 2, 4, 8] {
@@ -199,13 +200,13 @@ pub(crate) fn margin_of(map: &SampleMap, tile: usize) -> usize {
             .map(|&c| u32::from(c))
             .sum();
         density = f64::from(count) / (n_tiles * TILE * TILE) as f64;
-        if f64::from(count) >= WANTED {
+        if f64::from(count) >= wanted {
             break;
         }
     }
     if density <= 0.0 {
         return WIDEST;
     }
-    let margin = ((WANTED / density).sqrt() - TILE as f64) / 2.0;
+    let margin = ((wanted / density).sqrt() - TILE as f64) / 2.0;
     (margin.round().max(2.0) as usize).min(WIDEST)
 }

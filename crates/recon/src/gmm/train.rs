@@ -3,12 +3,14 @@
 //! One sixteenth of the samples is kept out of EM. After every pass they are predicted, each from the patch around it;
 //! the pass with the best likelihood wins, and two passes without a better one end the training.
 
-use super::{AREA, Frame, K, Model, Patch, SIDE, solve_tiles};
+use super::picture::TileMoments;
+use super::{AREA, Frame, K, LIVE_STRIDE, Model, Patch, Patches, SIDE};
 use crate::blend::{JUDGED, judged};
 use crate::fit::{Fit, split_mix};
 use crate::kriging::LeftOut;
+use crate::linalg::vectorised;
 use crate::online::{Workers, lanes_of, pixels_of, tile_rect};
-use crate::samples::SampleMap;
+use crate::samples::{SampleMap, TILE};
 use rayon::prelude::*;
 
 /// Patches of the picture for the start.
@@ -19,6 +21,8 @@ const ROUNDS: usize = 6;
 const PASS_PATCHES: usize = 6000;
 /// Patches per step.
 const STEP: usize = 500;
+/// Of patches in which nothing varies, this part is looked at; of those that vary as much as the field, all.
+const LEAST_KEPT: f32 = 0.1;
 /// Weight of the kernel in every covariance, in patches.
 const SHRINK: f32 = 20.0;
 /// Passes at most, and passes without improvement.
@@ -47,7 +51,7 @@ pub(crate) struct Trainer {
     seed: u64,
     stage: Stage,
     model: Option<Model>,
-    best: Option<(f64, Learned)>,
+    best: Option<(f64, Model)>,
     n_passes: usize,
     idle_passes: usize,
 }
@@ -137,16 +141,19 @@ impl Trainer {
                 let Some(model) = &self.model else {
                     return (0, None);
                 };
-                let (likelihood, left_out) = judge(&frame, model, workers);
+                let likelihood = judge(&frame, model, workers);
                 if self.best.as_ref().is_none_or(|b| likelihood > b.0) {
-                    let model = model.clone();
-                    self.best = Some((likelihood, Learned { model, left_out }));
+                    self.best = Some((likelihood, model.clone()));
                     self.idle_passes = 0;
                 } else {
                     self.idle_passes += 1;
                 }
                 if self.n_passes >= PASSES || self.idle_passes >= PATIENCE {
-                    return (JUDGED as u64, self.best.take().map(|b| b.1));
+                    let learned = self.best.take().map(|(_, model)| Learned {
+                        left_out: left_out(&frame, &model, workers),
+                        model,
+                    });
+                    return (RESTART_COST, learned);
                 }
                 self.stage = Stage::Pass {
                     done: 0,
@@ -158,42 +165,37 @@ impl Trainer {
     }
 }
 
-/// Mean log likelihood of the held-out samples, and their predictions.
-fn judge(frame: &Frame, model: &Model, workers: &Workers) -> (f64, Vec<Option<LeftOut>>) {
+/// Mean log likelihood of the held-out samples, each from the patch around it.
+fn judge(frame: &Frame, model: &Model, workers: &Workers) -> f64 {
     let pixels = judged(frame);
     let predict = |patch: &mut Patch, &pixel: &usize| {
         let (row, col) = (pixel / frame.map.n_cols, pixel % frame.map.n_cols);
         let first = |v: usize, n: usize| v.saturating_sub(SIDE / 2).min(n - SIDE);
         let (r, c) = (first(row, frame.map.n_rows), first(col, frame.map.n_cols));
         let (mut mean, mut variance) = ([0.0; AREA], [0.0; AREA]);
-        workers.arch.dispatch(
+        vectorised(
+            workers.arch,
             #[inline(always)]
             || {
                 patch.gather(frame, r, c, None);
-                let k = patch.choose(model);
-                patch.condition(model, k, &mut mean, &mut variance);
+                patch.expect(model, &mut mean, &mut variance);
             },
         );
         let at = (row - r) * SIDE + col - c;
-        frame.sample(pixel).map(|(value, noise)| LeftOut {
-            error: f64::from(value - mean[at]),
-            variance: f64::from(variance[at]),
-            noise: f64::from(noise),
+        frame.sample(pixel).map(|(value, noise)| {
+            let (error, variance) = (value - mean[at], variance[at] + noise + 1e-4);
+            -0.5 * f64::from(error * error / variance + variance.ln())
         })
     };
-    let left_out: Vec<Option<LeftOut>> = workers.pool.install(|| {
+    let likelihoods: Vec<Option<f64>> = workers.pool.install(|| {
         pixels
             .par_iter()
             .with_min_len(16)
             .map_init(Patch::default, predict)
             .collect()
     });
-    let n = left_out.iter().flatten().count().max(1) as f64;
-    let likelihood = left_out.iter().flatten().map(|l| {
-        let variance = l.variance + l.noise + 1e-4;
-        -0.5 * (l.error * l.error / variance + variance.ln())
-    });
-    (likelihood.sum::<f64>() / n, left_out)
+    let n = likelihoods.iter().flatten().count().max(1) as f64;
+    likelihoods.iter().flatten().sum::<f64>() / n
 }
 
 /// The mixture's own picture, in events per incident electron.
@@ -201,12 +203,11 @@ fn pictured(frame: &Frame, model: &Model, workers: &Workers) -> Vec<f32> {
     let map = frame.map;
     let (mean, unit) = frame.units();
     let mut picture = vec![0.0f32; map.electrons.len()];
+    let mut patches = Patches::new(map.n_rows, map.n_cols, LIVE_STRIDE, false);
     let all: Vec<usize> = (0..map.n_tiles()).collect();
     for tiles in all.chunks(1024) {
-        for (&tile, (means, _)) in tiles
-            .iter()
-            .zip(&solve_tiles(frame, model, tiles, 4, workers))
-        {
+        let solved = patches.solve(frame, model, tiles, workers);
+        for (&tile, (means, _)) in tiles.iter().zip(&solved) {
             let rect = tile_rect(map, tile);
             for (pixel, k) in pixels_of(map, rect).zip(lanes_of(rect)) {
                 picture[pixel] = (mean + unit * f64::from(means[k])) as f32;
@@ -216,15 +217,40 @@ fn pictured(frame: &Frame, model: &Model, workers: &Workers) -> Vec<f32> {
     picture
 }
 
+/// What the picture without the held-out samples says of them: all patches over each of them, as in the picture itself.
+fn left_out(frame: &Frame, model: &Model, workers: &Workers) -> Vec<Option<LeftOut>> {
+    let map = frame.map;
+    let pixels = judged(frame);
+    let mut tiles: Vec<usize> = pixels.iter().map(|&p| map.tile_of(p)).collect();
+    tiles.sort_unstable();
+    tiles.dedup();
+    let mut patches = Patches::new(map.n_rows, map.n_cols, LIVE_STRIDE, false);
+    let mut found: Vec<TileMoments> = Vec::with_capacity(tiles.len());
+    for tiles in tiles.chunks(1024) {
+        found.extend(patches.solve(frame, model, tiles, workers));
+    }
+    let predict = |&pixel: &usize| {
+        let at = tiles.binary_search(&map.tile_of(pixel)).ok()?;
+        let (row, col) = (pixel / map.n_cols % TILE, pixel % map.n_cols % TILE);
+        let (mean, variance) = &found[at];
+        let lane = row * TILE + col;
+        frame.sample(pixel).map(|(value, noise)| LeftOut {
+            error: f64::from(value - mean[lane]),
+            variance: f64::from(variance[lane]),
+            noise: f64::from(noise),
+        })
+    };
+    pixels.iter().map(predict).collect()
+}
+
 /// k-means on patches of the picture.
 fn start(frame: &Frame, picture: &[f32], length: f64, seed: u64, workers: &Workers) -> Model {
     let map = frame.map;
     let (mean, scale) = frame.units();
     let mut state = seed;
-    let patches: Vec<[f32; AREA]> = (0..START_PATCHES)
-        .map(|_| {
-            let row = (split_mix(&mut state) % (map.n_rows - SIDE + 1) as u64) as usize;
-            let col = (split_mix(&mut state) % (map.n_cols - SIDE + 1) as u64) as usize;
+    let patches: Vec<[f32; AREA]> = places(frame, picture, START_PATCHES, &mut state)
+        .into_iter()
+        .map(|(row, col)| {
             std::array::from_fn(|p| {
                 let v = picture[(row + p / SIDE) * map.n_cols + col + p % SIDE];
                 ((f64::from(v) - mean) / scale) as f32
@@ -259,14 +285,15 @@ fn start(frame: &Frame, picture: &[f32], length: f64, seed: u64, workers: &Worke
             .zip(&members)
             .zip(&centres)
             .for_each(|((scatter, members), centre)| {
-                workers.arch.dispatch(
+                vectorised(
+                    workers.arch,
                     #[inline(always)]
                     || {
-                        for &i in members {
-                            let difference: [f32; AREA] =
-                                std::array::from_fn(|p| patches[i][p] - centre[p]);
-                            add_outer(scatter, &difference, 1.0);
-                        }
+                        let differences: Vec<[f32; AREA]> = members
+                            .iter()
+                            .map(|&i| std::array::from_fn(|p| patches[i][p] - centre[p]))
+                            .collect();
+                        add_products(scatter, differences.iter().map(|d| (1.0, d)));
                     },
                 );
             });
@@ -276,6 +303,32 @@ fn start(frame: &Frame, picture: &[f32], length: f64, seed: u64, workers: &Worke
     }
     let empty = Model::new(centres, vec![0.0; K * AREA * AREA], &[1.0 / K as f32; K]);
     maximised(&empty, &sums, length)
+}
+
+/// Random patches, more where the picture varies: that is where the error is, and what the components are for.
+fn places(frame: &Frame, picture: &[f32], n: usize, state: &mut u64) -> Vec<(usize, usize)> {
+    let map = frame.map;
+    let unit = frame.units().1 as f32;
+    let mut places = Vec::with_capacity(n);
+    while places.len() < n {
+        let row = (split_mix(state) % (map.n_rows - SIDE + 1) as u64) as usize;
+        let col = (split_mix(state) % (map.n_cols - SIDE + 1) as u64) as usize;
+        let (mut sum, mut square, mut count) = (0.0f32, 0.0f32, 0.0f32);
+        for r in (row..row + SIDE).step_by(2) {
+            for v in picture[r * map.n_cols + col..][..SIDE].iter().step_by(2) {
+                let v = v / unit;
+                sum += v;
+                square += v * v;
+                count += 1.0;
+            }
+        }
+        let variance = square / count - (sum / count) * (sum / count);
+        let kept = (split_mix(state) >> 40) as f32 / (1u64 << 24) as f32;
+        if kept < variance.clamp(LEAST_KEPT, 1.0) {
+            places.push((row, col));
+        }
+    }
+    places
 }
 
 /// k-means++ (Arthur & Vassilvitskii 2007): centres drawn by squared distance from those before.
@@ -318,15 +371,46 @@ fn nearest(centres: &[[f32; AREA]], patch: &[f32; AREA]) -> (usize, f32) {
     best
 }
 
-/// `scatter += factor · v vᵀ`, upper half.
+/// Rows added to a sum of products at once.
+const AT_ONCE: usize = 8;
+
+/// `scatter += Σ ± v vᵀ`, upper half: eight vectors at a time, so that the sum passes through the cache once for all of them.
 #[inline(always)]
-fn add_outer(scatter: &mut [f32], v: &[f32; AREA], factor: f32) {
+fn add_products<'a>(scatter: &mut [f32], vectors: impl Iterator<Item = (f32, &'a [f32; AREA])>) {
+    let mut block = [[0.0f32; AREA]; AT_ONCE];
+    let mut signs = [0.0f32; AT_ONCE];
+    let mut n = 0;
+    for (sign, vector) in vectors {
+        block[n] = *vector;
+        signs[n] = sign;
+        n += 1;
+        if n == AT_ONCE {
+            add_block(scatter, &block, &signs);
+            n = 0;
+        }
+    }
+    if n > 0 {
+        signs[n..].fill(0.0);
+        block[n..].fill([0.0; AREA]);
+        add_block(scatter, &block, &signs);
+    }
+}
+
+#[inline(always)]
+fn add_block(scatter: &mut [f32], block: &[[f32; AREA]; AT_ONCE], signs: &[f32; AT_ONCE]) {
+    const WIDTH: usize = 16;
     for (i, row) in scatter.chunks_exact_mut(AREA).enumerate() {
-        let f = factor * v[i];
+        let factors: [f32; AT_ONCE] = std::array::from_fn(|b| signs[b] * block[b][i]);
         // From the last multiple of 16 on: whole vectors.
-        let from = i / 16 * 16;
-        for (s, x) in row[from..].iter_mut().zip(&v[from..]) {
-            *s += f * x;
+        for at in (i / WIDTH * WIDTH..AREA).step_by(WIDTH) {
+            let sums = &mut row[at..at + WIDTH];
+            let mut acc: [f32; WIDTH] = std::array::from_fn(|l| sums[l]);
+            for (factor, vector) in factors.iter().zip(block) {
+                for (a, x) in acc.iter_mut().zip(&vector[at..at + WIDTH]) {
+                    *a += factor * x;
+                }
+            }
+            sums.copy_from_slice(&acc);
         }
     }
 }
@@ -334,25 +418,20 @@ fn add_outer(scatter: &mut [f32], v: &[f32; AREA], factor: f32) {
 /// What one patch of a pass contributes.
 struct Evidence {
     k: usize,
-    mean: [f32; AREA],
+    /// Expected patch less the component's mean.
+    difference: [f32; AREA],
     rows: Vec<[f32; AREA]>,
 }
 
 /// Adds [`STEP`] random patches to the sums.
 fn accumulate(frame: &Frame, model: &Model, seed: u64, sums: &mut Sums, workers: &Workers) {
     let mut state = seed;
-    let map = frame.map;
-    let places: Vec<(usize, usize)> = (0..STEP)
-        .map(|_| {
-            let row = (split_mix(&mut state) % (map.n_rows - SIDE + 1) as u64) as usize;
-            let col = (split_mix(&mut state) % (map.n_cols - SIDE + 1) as u64) as usize;
-            (row, col)
-        })
-        .collect();
+    let places = places(frame, frame.picture, STEP, &mut state);
     let expect = |patch: &mut Patch, &(row, col): &(usize, usize)| {
         let (mut mean, mut variance) = ([0.0; AREA], [0.0; AREA]);
         let mut k = 0;
-        workers.arch.dispatch(
+        vectorised(
+            workers.arch,
             #[inline(always)]
             || {
                 patch.gather(frame, row, col, None);
@@ -362,7 +441,7 @@ fn accumulate(frame: &Frame, model: &Model, seed: u64, sums: &mut Sums, workers:
         );
         Evidence {
             k,
-            mean,
+            difference: std::array::from_fn(|p| mean[p] - model.mean[k][p]),
             rows: patch.rows[..patch.pixel.len()].to_vec(),
         }
     };
@@ -375,20 +454,20 @@ fn accumulate(frame: &Frame, model: &Model, seed: u64, sums: &mut Sums, workers:
     });
     // Component by component, each in the order of the patches: the sums do not depend on the threads.
     let add = |(k, (scatter, total)): (usize, (&mut [f32], &mut [f32; AREA]))| {
-        workers.arch.dispatch(
+        vectorised(
+            workers.arch,
             #[inline(always)]
             || {
-                for e in evidence.iter().filter(|e| e.k == k) {
-                    let difference: [f32; AREA] =
-                        std::array::from_fn(|p| e.mean[p] - model.mean[k][p]);
-                    add_outer(scatter, &difference, 1.0);
-                    for row in &e.rows {
-                        add_outer(scatter, row, -1.0);
-                    }
-                    for (t, d) in total.iter_mut().zip(&difference) {
+                let mine = || evidence.iter().filter(|e| e.k == k);
+                for e in mine() {
+                    for (t, d) in total.iter_mut().zip(&e.difference) {
                         *t += d;
                     }
                 }
+                let vectors = mine().flat_map(|e| {
+                    std::iter::once((1.0, &e.difference)).chain(e.rows.iter().map(|r| (-1.0, r)))
+                });
+                add_products(scatter, vectors);
             },
         );
     };
