@@ -4,7 +4,7 @@
 //! `w_m ∝ E_m⁻⁸`, one per member and detector, with `E_m` the mean squared error of the noise-free signal. Members are
 //! compared on the same samples, so that the noise in them cancels; only the level of the best one is estimated.
 
-use crate::fit::{Fit, Method, Scratch, calibration};
+use crate::fit::{Calibration, Fit, Method, Scratch, calibration};
 use crate::gmm::{self, Frame, Model, Patches};
 use crate::gp;
 use crate::kriging::{self, LeftOut};
@@ -52,8 +52,8 @@ pub(crate) fn bytes(n_pixels: usize, n_detectors: usize) -> usize {
 pub(crate) struct Trained {
     /// What the units of the members come from.
     pub(crate) fit: Fit,
-    /// The mixture and the factor on its standard deviation.
-    pub(crate) mixture: Option<(Model, f64)>,
+    /// The mixture and what makes its intervals hold.
+    pub(crate) mixture: Option<(Model, Calibration)>,
     pub(crate) process: Option<gp::Solved>,
     /// Weights of kriging, mixture and process; their sum is 1.
     pub(crate) weights: [f64; 3],
@@ -185,12 +185,12 @@ impl Training {
         let calibrated = frame.fit.detectors[frame.detector].calibrated;
         let mixture = mixture.map(|(model, left_out)| {
             let found: Vec<LeftOut> = left_out.into_iter().flatten().collect();
-            let scale = if calibrated && found.len() >= 30 {
+            let calibration = if calibrated && found.len() >= 30 {
                 calibration(&found)
             } else {
-                1.0
+                Calibration::NONE
             };
-            (model, scale)
+            (model, calibration)
         });
         Trained {
             fit: self.fit.clone(),

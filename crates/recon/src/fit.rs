@@ -229,7 +229,7 @@ impl FitJob {
         for (fit, left_out) in detectors.iter_mut().zip(&best.left_out) {
             let enough = left_out.len() >= 30;
             if enough && fit.events_per_visit >= 0.9 {
-                fit.scale = calibration(left_out);
+                fit.calibration = calibration(left_out);
                 fit.calibrated = true;
             }
         }
@@ -250,12 +250,40 @@ fn with_unknown(fits: &[DetectorFit], unknown: f64) -> Vec<DetectorFit> {
     fits
 }
 
-/// The factor on the standard deviation that makes left-out intervals hold.
+/// What makes left-out intervals hold: `factor · variance + floor`.
+#[derive(Debug, Clone, Copy, PartialEq)]
+pub(crate) struct Calibration {
+    pub(crate) factor: f64,
+    /// Variance that is there however close a sample is: what the estimator cannot model at all.
+    pub(crate) floor: f64,
+}
+
+impl Calibration {
+    /// Variances as they are.
+    pub(crate) const NONE: Self = Self {
+        factor: 1.0,
+        floor: 0.0,
+    };
+
+    /// The calibrated variance.
+    #[inline(always)]
+    pub(crate) fn of(&self, variance: f32) -> f32 {
+        self.factor as f32 * variance + self.floor as f32
+    }
+}
+
+/// Floors tried, parts of the mean squared error of the signal.
+const FLOORS: [f64; 9] = [0.0, 0.01, 0.03, 0.07, 0.15, 0.3, 0.5, 0.7, 0.9];
+/// Classes of predicted variance in which intervals shall hold alike.
+const CLASSES: usize = 4;
+
+/// Fits the calibration to left-out samples.
 ///
-/// Where the signal's error shows through the noise, 90 % of the left-out values shall lie in their intervals. Where
-/// noise dominates, that count says little (counts are whole numbers), and the mean square is compared instead, shrunk
-/// towards 1 by what is not known of it.
-pub(crate) fn calibration(left_out: &[LeftOut]) -> f64 {
+/// Where the signal's error shows through the noise, 90 % of the left-out values shall lie in their intervals, and of those
+/// with small predicted variance as many as of those with large: that sets the floor. Where noise dominates, that count
+/// says little (counts are whole numbers), and the mean square is compared instead, shrunk towards 1 by what is not
+/// known of it.
+pub(crate) fn calibration(left_out: &[LeftOut]) -> Calibration {
     let n = left_out.len() as f64;
     let mean = |f: fn(&LeftOut) -> f64| left_out.iter().map(f).sum::<f64>() / n;
     let (variance, noise) = (mean(|l| l.variance), mean(|l| l.noise));
@@ -263,24 +291,43 @@ pub(crate) fn calibration(left_out: &[LeftOut]) -> f64 {
         let excess = mean(|l| l.error * l.error - l.noise) / variance;
         let doubt = 2.0 / n * ((variance + noise) / variance).powi(2);
         let shrunk = (excess + doubt) / (1.0 + doubt);
-        return shrunk.clamp(0.25, 25.0).sqrt();
-    }
-    let covered = |scale: f64| {
-        let inside = |l: &&LeftOut| {
-            l.error * l.error <= NINETY * NINETY * (scale * scale * l.variance + l.noise)
+        return Calibration {
+            factor: shrunk.clamp(0.0625, 25.0),
+            floor: 0.0,
         };
-        left_out.iter().filter(inside).count() as f64 / n
+    }
+    let mut sorted: Vec<LeftOut> = left_out.to_vec();
+    sorted.sort_by(|a, b| a.variance.total_cmp(&b.variance));
+    let covered = |part: &[LeftOut], c: Calibration| {
+        let inside = |l: &&LeftOut| {
+            l.error * l.error <= NINETY * NINETY * (c.factor * l.variance + c.floor + l.noise)
+        };
+        part.iter().filter(inside).count() as f64 / part.len().max(1) as f64
     };
-    let (mut low, mut high) = (0.05f64, 20.0f64);
-    for _ in 0..40 {
-        let middle = (low * high).sqrt();
-        if covered(middle) < 0.9 {
-            low = middle;
-        } else {
-            high = middle;
+    let square = mean(|l| (l.error * l.error - l.noise).max(0.0));
+    let mut best = (f64::INFINITY, Calibration::NONE);
+    for part in FLOORS {
+        let with = |factor: f64| Calibration {
+            factor,
+            floor: part * square,
+        };
+        let (mut low, mut high) = (0.0025f64, 400.0f64);
+        for _ in 0..40 {
+            let middle = (low * high).sqrt();
+            if covered(&sorted, with(middle)) < 0.9 {
+                low = middle;
+            } else {
+                high = middle;
+            }
+        }
+        let uneven = |part: &[LeftOut]| (covered(part, with(high)) - 0.9).powi(2);
+        let classes = sorted.chunks(sorted.len().div_ceil(CLASSES));
+        let badness: f64 = classes.map(uneven).sum::<f64>();
+        if badness < best.0 {
+            best = (badness, with(high));
         }
     }
-    high
+    best.1
 }
 
 /// Mean, noise-free variance and counts of one detector over all samples.
@@ -298,7 +345,7 @@ fn moments(map: &SampleMap, d: usize, noise: Noise) -> DetectorFit {
         mean: if weight > 0.0 { sum / weight } else { 0.0 },
         variance: 0.0,
         unknown_variance: 0.0,
-        scale: 1.0,
+        calibration: Calibration::NONE,
         calibrated: false,
         events_per_visit: match noise {
             Noise::Counting { excess, .. } => (sum / n.max(1) as f64) / excess,

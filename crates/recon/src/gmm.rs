@@ -249,12 +249,19 @@ impl Patch {
         self.inverse_pivots.resize(n, [0.0; K]);
         self.residuals.resize(n, [0.0; K]);
         let (mut square, mut log_det, mut product) = ([0.0f32; K], [0.0f64; K], [1.0f64; K]);
+        // All entries first: loads that wait for each other cost more than the arithmetic.
+        let mut entries = self.factors.iter_mut();
+        for i in 0..n {
+            let covariance = &model.covariance_lanes[self.pixel[i] * AREA..][..AREA];
+            for (&pixel, entry) in self.pixel[..=i].iter().zip(entries.by_ref()) {
+                *entry = covariance[pixel];
+            }
+        }
         for i in 0..n {
             let start = i * (i + 1) / 2;
             let (done, row) = self.factors.split_at_mut(start);
-            let covariance = &model.covariance_lanes[self.pixel[i] * AREA..][..AREA];
             for j in 0..i {
-                let mut acc = covariance[self.pixel[j]];
+                let mut acc = row[j];
                 let other = &done[j * (j + 1) / 2..][..j];
                 for (a, b) in row[..j].iter().zip(other) {
                     for k in 0..K {
@@ -266,7 +273,7 @@ impl Patch {
                 }
                 row[j] = acc;
             }
-            let mut pivot = covariance[self.pixel[i]];
+            let mut pivot = row[i];
             let mut residual: Lanes =
                 std::array::from_fn(|k| self.value[i] - model.mean_lanes[self.pixel[i]][k]);
             for p in &mut pivot {
@@ -363,10 +370,12 @@ impl Patch {
             *v = covariance[p * AREA + p];
         }
         self.rows.resize(n.max(self.rows.len()), [0.0; AREA]);
+        for (row, &pixel) in self.rows.iter_mut().zip(&self.pixel) {
+            row.copy_from_slice(&covariance[pixel * AREA..][..AREA]);
+        }
         for i in 0..n {
             let (done, rest) = self.rows.split_at_mut(i);
-            let mut row = [0.0f32; AREA];
-            row.copy_from_slice(&covariance[self.pixel[i] * AREA..][..AREA]);
+            let mut row = rest[0];
             let factors = &self.factors[i * (i + 1) / 2..];
             for (f, other) in factors[..i].iter().zip(done.iter()) {
                 let factor = f[k];

@@ -11,7 +11,7 @@
 
 mod fft;
 
-use crate::fit::calibration;
+use crate::fit::{Calibration, calibration};
 use crate::gmm::Frame;
 use crate::kriging::LeftOut;
 use crate::online::Workers;
@@ -88,10 +88,10 @@ pub(crate) fn solve(
     let (offset, unit) = frame.units();
     let found: Vec<LeftOut> = left_out.iter().flatten().copied().collect();
     let calibrated = frame.fit.detectors[frame.detector].calibrated;
-    let scale = if calibrated && found.len() >= 30 {
+    let calibration = if calibrated && found.len() >= 30 {
         calibration(&found)
     } else {
-        1.0
+        Calibration::NONE
     };
     let solved = Solved {
         mean: process
@@ -102,7 +102,7 @@ pub(crate) fn solve(
         variance: process
             .variances(&all)
             .iter()
-            .map(|v| (unit * unit * scale * scale * v) as f32)
+            .map(|v| (unit * unit) as f32 * calibration.of(*v as f32))
             .collect(),
     };
     (solved, left_out)

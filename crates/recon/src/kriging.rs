@@ -405,7 +405,7 @@ mod tests {
             mean: 0.0,
             variance: 1.0,
             unknown_variance: 0.0,
-            scale: 1.0,
+            calibration: crate::fit::Calibration::NONE,
             calibrated: false,
             events_per_visit: 1.0,
         }

@@ -97,8 +97,9 @@ impl Workers {
                 ),
             }
             for (variance, fit) in out.variance.iter_mut().zip(&fit.detectors) {
-                let scale2 = (fit.scale * fit.scale) as f32;
-                variance.iter_mut().for_each(|v| *v *= scale2);
+                variance
+                    .iter_mut()
+                    .for_each(|v| *v = fit.calibration.of(*v));
             }
             (out, margin)
         };

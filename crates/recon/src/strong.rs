@@ -154,7 +154,7 @@ impl Strong {
                     .chain(&mut out.variance[d])
                     .for_each(|v| *v *= share);
             }
-            if let (true, Some((model, scale))) = (mixture > 0.0, &trained.mixture) {
+            if let (true, Some((model, calibration))) = (mixture > 0.0, &trained.mixture) {
                 let frame = Frame {
                     map,
                     fit: &trained.fit,
@@ -164,12 +164,12 @@ impl Strong {
                 };
                 let (mean, unit) = frame.units();
                 let share = (mixture / total) as f32;
-                let amplitude = (unit * unit * scale * scale) as f32;
+                let amplitude = (unit * unit) as f32;
                 let found = self.patches[d].solve(&frame, model, tiles, workers);
                 for (out, (means, variances)) in solved.iter_mut().zip(&found) {
                     for k in 0..kriging::AREA {
                         out.mean[d][k] += share * (mean as f32 + unit as f32 * means[k]);
-                        out.variance[d][k] += share * amplitude * variances[k];
+                        out.variance[d][k] += share * amplitude * calibration.of(variances[k]);
                     }
                 }
             }

@@ -4,6 +4,7 @@
 //! places the nearest [`MOST`] are kept; in holes the margin grows until [`FEWEST`] are found.
 
 use crate::Noise;
+use crate::fit::Calibration;
 use crate::samples::{SampleMap, TILE};
 
 /// Samples aimed at, and where only the geometry counts.
@@ -26,9 +27,9 @@ pub(crate) struct DetectorFit {
     pub(crate) variance: f64,
     /// Variance of one exposure where the noise is unknown.
     pub(crate) unknown_variance: f64,
-    /// Factor on the standard deviation that makes leave-one-out intervals hold.
-    pub(crate) scale: f64,
-    /// Whether `scale` was fitted.
+    /// What makes leave-one-out intervals hold.
+    pub(crate) calibration: Calibration,
+    /// Whether `calibration` was fitted.
     pub(crate) calibrated: bool,
     /// Events per visited pixel.
     pub(crate) events_per_visit: f64,
