@@ -35,16 +35,16 @@ pub(crate) enum Members {
     All,
 }
 
-/// Bytes held at most beside kriging: a model and a plane per detector; while learning three more models and the sums
-/// of a pass, or the transforms of the process, whichever is more.
+/// Bytes held at most beside kriging: a model and a plane per detector; what patches said, and while learning three more
+/// models and the sums of a pass; or the transforms of the process, whichever is more.
 pub(crate) fn bytes(n_pixels: usize, n_detectors: usize) -> usize {
-    let mixture = 3 * Model::BYTES + (4 << 20);
+    let mixture = 3 * Model::BYTES + (4 << 20) + n_detectors * Patches::bytes(n_pixels);
     let process = if n_pixels <= gp::MOST_PIXELS {
         gp::BYTES_PER_PIXEL * n_pixels
     } else {
         0
     };
-    n_detectors * (Model::BYTES + 5 * n_pixels + Patches::bytes(n_pixels)) + mixture.max(process)
+    n_detectors * (Model::BYTES + 5 * n_pixels) + mixture.max(process)
 }
 
 /// What is blended for one detector.

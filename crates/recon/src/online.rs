@@ -271,12 +271,12 @@ impl Online {
         }
         if let Some(strong) = &mut self.strong {
             strong.prepare_last(&self.map);
-            strong.refine_patches(&self.map);
+            strong.lay_patches(&self.map, true);
         }
         self.dirty_everything();
         self.refine(WorkQuota::ALL);
         if let Some(strong) = &mut self.strong {
-            strong.go_on(&self.map);
+            strong.lay_patches(&self.map, false);
         }
     }
 

@@ -1,5 +1,6 @@
 //! The strong estimators beside kriging: learned in the time left, blended tile by tile.
 
+use crate::Noise;
 use crate::blend::{Members, Trained, Training};
 use crate::fit::Fit;
 use crate::gmm::{self, FINAL_STRIDE, Frame, LIVE_STRIDE, Patches};
@@ -23,6 +24,7 @@ pub(crate) struct Strong {
     trained: Vec<Option<Trained>>,
     /// `[detector]`
     patches: Vec<Patches>,
+    is_last: bool,
     /// The training under way, detectors one after the other.
     training: Option<(usize, Training)>,
     /// Visited pixels when the last training started.
@@ -41,6 +43,7 @@ impl Strong {
             seed,
             trained: (0..n_detectors).map(|_| None).collect(),
             patches: patches(map, LIVE_STRIDE, members != Members::Process),
+            is_last: false,
             training: None,
             trained_at: 0,
             pristine_at: None,
@@ -70,6 +73,10 @@ impl Strong {
                     self.trained.iter().all(Option::is_none) && fit.n_visited == map.n_visited;
                 self.pristine_at = pristine.then_some(map.n_positions);
                 self.trained_at = map.n_visited;
+                if fit.detectors.iter().any(|d| d.noise != Noise::None) {
+                    // The process may be solved, which needs the room.
+                    self.patches.iter_mut().for_each(Patches::release);
+                }
                 self.training = Some((0, Training::new(self.members, 0, fit, self.seed)));
             }
             let Some((d, training)) = &mut self.training else {
@@ -87,7 +94,9 @@ impl Strong {
             }
         }
         self.debt += used.saturating_sub(quota);
-        if renewed {
+        if renewed && self.training.is_none() {
+            self.lay_patches(map, self.is_last);
+        } else if renewed {
             self.forget_all();
         }
         (used.min(quota), renewed)
@@ -100,14 +109,12 @@ impl Strong {
         }
     }
 
-    /// Patches as close as the last look wants them; [`Strong::go_on`] undoes it.
-    pub(crate) fn refine_patches(&mut self, map: &SampleMap) {
-        self.patches = patches(map, FINAL_STRIDE, false);
-    }
-
-    /// Patches as far apart as a live picture wants them.
-    pub(crate) fn go_on(&mut self, map: &SampleMap) {
-        self.patches = patches(map, LIVE_STRIDE, self.members != Members::Process);
+    /// Patches as close as the last look wants them, or as far apart as a live picture does.
+    pub(crate) fn lay_patches(&mut self, map: &SampleMap, is_last: bool) {
+        self.is_last = is_last;
+        let keeps = !is_last && self.members != Members::Process;
+        let stride = if is_last { FINAL_STRIDE } else { LIVE_STRIDE };
+        self.patches = patches(map, stride, keeps);
     }
 
     /// Whether kriging has a part in what is blended.

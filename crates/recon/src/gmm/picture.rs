@@ -60,6 +60,12 @@ impl Patches {
         }
     }
 
+    /// Keeps nothing from now on: memory for other work.
+    pub(crate) fn release(&mut self) {
+        self.kept = Vec::new();
+        self.is_known = Vec::new();
+    }
+
     /// Bytes held for a frame, at most.
     pub(crate) const fn bytes(n_pixels: usize) -> usize {
         if n_pixels <= KEPT_PIXELS {
