@@ -6,6 +6,7 @@ mod access;
 mod access_tls;
 mod api;
 mod api_server;
+mod audit;
 mod layers;
 mod link;
 mod link_threads;

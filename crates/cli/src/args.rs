@@ -49,6 +49,12 @@ pub(crate) enum Verb {
         #[command(subcommand)]
         what: Certs,
     },
+    /// The log of who commanded what
+    #[cfg(feature = "serve")]
+    Audit {
+        #[command(subcommand)]
+        what: Audit,
+    },
     /// Tokens: who may call on the loopback port of the service on this machine
     #[cfg(feature = "serve")]
     Token {
@@ -120,6 +126,16 @@ pub(crate) struct ServerArgs {
     /// Its key, PEM
     #[arg(long, env = "BEAMWRIGHT_KEY", requires = "ca")]
     pub(crate) key: Option<PathBuf>,
+}
+
+#[cfg(feature = "serve")]
+#[derive(Debug, Subcommand)]
+pub(crate) enum Audit {
+    /// Verify that no line was changed, moved or left out; names the first that was
+    Verify {
+        /// The store's directory, or one file of the log
+        path: PathBuf,
+    },
 }
 
 #[cfg(feature = "serve")]

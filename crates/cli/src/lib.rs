@@ -7,6 +7,8 @@
 mod acquire;
 mod args;
 #[cfg(feature = "serve")]
+mod audit;
+#[cfg(feature = "serve")]
 mod bench;
 #[cfg(feature = "serve")]
 mod certs;
@@ -68,6 +70,8 @@ fn run(verb: Verb, output: &Output) -> Result<(), Failure> {
         Verb::Bench { what } => bench::bench(&what, output),
         #[cfg(feature = "serve")]
         Verb::Token { what } => token::token(&what, output),
+        #[cfg(feature = "serve")]
+        Verb::Audit { what } => audit::audit(&what, output),
         #[cfg(feature = "serve")]
         Verb::Certs { what } => certs::certs(&what, output),
         Verb::Acquire(args) => online::run(acquire::acquire(args, output)),

@@ -1,6 +1,7 @@
 //! One router for everything on a port: gRPC and gRPC-Web, health, reflection, metrics.
 
 use crate::access::{Peer, Place, guard, is_urgent};
+use crate::audit;
 use crate::error::Error;
 use crate::maps::MapsTable;
 use crate::metrics;
@@ -83,7 +84,7 @@ async fn admit(State(shared): State<Arc<Shared>>, mut request: Request, next: Ne
     shared.metrics.called();
     match admitted(&shared, &mut request) {
         // Held until the answer begins: a unary call is worked on until then.
-        Ok(_room) => next.run(request).await,
+        Ok(_room) => audit::noting(&shared, request, next).await,
         Err(refusal) => {
             shared.metrics.refused();
             tonic::Status::from(refusal).into_http()

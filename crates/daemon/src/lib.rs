@@ -10,6 +10,7 @@
 
 mod access;
 mod archive;
+pub mod audit;
 mod calibrations;
 pub mod certs;
 mod columns;

@@ -5,6 +5,7 @@
 
 use crate::access::Access;
 use crate::archive::Archive;
+use crate::audit::{self, Audit};
 use crate::config::Config;
 use crate::control::Control;
 use crate::error::Error;
@@ -86,6 +87,7 @@ pub async fn serve(config: Config, shutdown: Shutdown) -> Result<Running, Error>
     };
     let shared = share(config, access, clock, &opened, &shutdown)?;
     let router = router(&shared)?;
+    audit::note_start(&shared);
     let keeper = tokio::spawn(shared.control.clone().keep());
     let mut tasks: Vec<JoinHandle<()>> = vec![keeper];
     let mut addresses = Vec::new();
@@ -123,9 +125,14 @@ async fn end(
     }
     drop(shared);
     let Opened {
-        engine, join, lock, ..
+        engine,
+        join,
+        audit,
+        lock,
+        ..
     } = opened;
     let is_well = stop_engine(engine, join).await;
+    audit.finish().await;
     drop(lock);
     is_well
 }
@@ -152,12 +159,15 @@ struct Opened {
     column: ManualColumn,
     default_field: ScanField,
     calibrations: store::CalibrationStore,
+    audit: Arc<Audit>,
     lock: Option<File>,
 }
 
 fn open(config: &Config, clock: Arc<dyn Clock>) -> Result<Opened, Error> {
     store::check_writable(&config.store.directory)?;
     let lock = lock_device(&config.controller.uri)?;
+    let max_audit = u64::from(config.limits.max_audit_mib) << 20;
+    let audit = Arc::new(Audit::open(&config.store.directory, max_audit)?);
     let calibrations = store::CalibrationStore::open(&config.store.directory.join("calibrations"))?;
     let (column, specimen) = state_of_simulation(config)?;
     let default_field = config.field.scan_field(specimen.as_ref())?;
@@ -187,6 +197,7 @@ fn open(config: &Config, clock: Arc<dyn Clock>) -> Result<Opened, Error> {
         column: driver,
         default_field,
         calibrations,
+        audit,
         lock,
     })
 }
@@ -265,6 +276,7 @@ fn share(
     let server_id = server_id(&config.store.directory)?;
     Ok(Arc::new(Shared {
         access,
+        audit: opened.audit.clone(),
         control: Arc::new(Control::new(engine.clone(), epoch)),
         column: Mutex::new(Box::new(opened.column.clone())),
         calibrations: opened.calibrations.clone(),

@@ -2,6 +2,7 @@
 
 use crate::access::{Access, Caller};
 use crate::archive::Archive;
+use crate::audit::Audit;
 use crate::config::Config;
 use crate::control::{Control, lock};
 use crate::metrics::Metrics;
@@ -20,6 +21,7 @@ use tonic::{Request, Status};
 pub(crate) struct Shared {
     pub(crate) config: Config,
     pub(crate) access: Access,
+    pub(crate) audit: Arc<Audit>,
     pub(crate) engine: Handle,
     pub(crate) control: Arc<Control>,
     pub(crate) clock: Arc<dyn Clock>,

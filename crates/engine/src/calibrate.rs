@@ -37,7 +37,7 @@ const SILENCE: Duration = Duration::from_secs(10);
 
 impl Runner for Handle {
     fn acquire(&mut self, plan: &Plan, readout: Readout) -> Result<Vec<Arc<SampleBlock>>, Error> {
-        let (id, _) = self.create_with(plan, readout)?;
+        let (id, _) = self.create_with(plan, readout, crate::Origin::default())?;
         self.start(&id)?;
         let mut blocks = Vec::new();
         let mut version = 0;

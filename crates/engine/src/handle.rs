@@ -2,8 +2,8 @@
 
 use crate::calibrate::Readout;
 use crate::{
-    Acquisition, AcquisitionId, Config, Error, Grant, Latest, LeaseEpoch, Prediction, Prepared,
-    Slot, Status,
+    Acquisition, AcquisitionId, Config, Error, Grant, Latest, LeaseEpoch, Origin, Prediction,
+    Prepared, Slot, Status,
 };
 use crossbeam::channel::{RecvTimeoutError, Sender, TrySendError, bounded};
 use domain::{BatchId, Clock, ColumnState, Estimate, Plan, PositionBatch, SampleBlock};
@@ -202,15 +202,26 @@ impl Handle {
 
     /// Makes an acquisition of a plan. Nothing is armed or written.
     pub fn create(&self, plan: &Plan) -> Result<(AcquisitionId, Prediction), Error> {
-        self.create_with(plan, Readout::Calibrated)
+        self.create_with(plan, Readout::Calibrated, Origin::default())
+    }
+
+    /// The same, with who asked for it in the journal.
+    pub fn create_by(
+        &self,
+        plan: &Plan,
+        origin: Origin,
+    ) -> Result<(AcquisitionId, Prediction), Error> {
+        self.create_with(plan, Readout::Calibrated, origin)
     }
 
     pub(crate) fn create_with(
         &self,
         plan: &Plan,
         readout: Readout,
+        origin: Origin,
     ) -> Result<(AcquisitionId, Prediction), Error> {
-        let prepared = self.prepare(plan)?.read_out(readout);
+        let mut prepared = self.prepare(plan)?.read_out(readout);
+        prepared.origin = origin;
         let (id, prediction) = (prepared.id.clone(), prepared.prediction.clone());
         self.ask(Command::Create(Arc::new(prepared)))?;
         Ok((id, prediction))

@@ -28,7 +28,7 @@ pub use config::{Config, Grant, LeaseEpoch};
 pub use error::{Error, Refusal};
 pub use handle::{Command, Decision, DecisionWanted, Handle, Tail};
 pub use prediction::Prediction;
-pub use prepare::Prepared;
+pub use prepare::{Origin, Prepared};
 pub use run::{Join, start};
 pub use slot::{Latest, Slot, Subscription};
 pub use status::{

@@ -45,6 +45,19 @@ pub struct Prepared {
     pub dark: bool,
     /// Date of creation, since 1970-01-01 UTC.
     pub created: Duration,
+    /// Who asked for it.
+    pub origin: Origin,
+}
+
+/// Who asked for an acquisition: goes into its journal, and decides nothing.
+#[derive(Debug, Clone, PartialEq, Eq, Default)]
+pub struct Origin {
+    /// Authenticated identity; empty where there was none.
+    pub identity: String,
+    /// Fencing token of the lease; 0 where there was none.
+    pub lease_epoch: u64,
+    /// Hash of the newest audit entry, hexadecimal; empty where no audit is kept.
+    pub audit_head: String,
 }
 
 impl Prepared {
@@ -119,6 +132,7 @@ impl Prepared {
             column: column.clone(),
             dark: false,
             created: wall,
+            origin: Origin::default(),
         })
     }
 }

@@ -228,6 +228,8 @@ pub struct LimitsPart {
     pub max_streams_per_connection: u32,
     /// Memory of all uploads together, MiB, 0 to 4096.
     pub max_upload_mib: u32,
+    /// Size of a file of the audit log, MiB, 1 to 1024.
+    pub max_audit_mib: u32,
 }
 
 /// Every table and its keys, for the test of the deployed file.
@@ -341,6 +343,7 @@ pub(super) const KEYS: [(&str, &[&str]); 14] = [
             "max_streams",
             "max_streams_per_connection",
             "max_upload_mib",
+            "max_audit_mib",
         ],
     ),
 ];
@@ -430,6 +433,7 @@ impl Default for LimitsPart {
             max_streams: 256,
             max_streams_per_connection: 64,
             max_upload_mib: 256,
+            max_audit_mib: 16,
         }
     }
 }
@@ -523,6 +527,7 @@ impl LimitsPart {
                 1024,
             ),
             ("limits.max_upload_mib", self.max_upload_mib, 0, 4096),
+            ("limits.max_audit_mib", self.max_audit_mib, 1, 1024),
         ];
         for (field, value, min, max) in bounds {
             if !(min..=max).contains(&value) {

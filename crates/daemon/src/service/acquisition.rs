@@ -105,7 +105,12 @@ impl Acquisitions {
             }
         }
         let plan = self.plan(request.plan.as_ref().unwrap_or(&v1::Plan::default()))?;
-        let created = tokio::task::spawn_blocking(move || engine.create(&plan)).await;
+        let origin = engine::Origin {
+            identity: principal.clone(),
+            lease_epoch: shared.control.info().lease_epoch,
+            audit_head: shared.audit.head(),
+        };
+        let created = tokio::task::spawn_blocking(move || engine.create_by(&plan, origin)).await;
         let created = created.unwrap_or(Err(engine::Error::Ended));
         let (id, _) = created.map_err(|e| of_engine(e, "plan"))?;
         let created = shared.clock.wall();

@@ -3,7 +3,7 @@
 use super::estimating::Estimator;
 use super::store_failure;
 use crate::core::{OpenFailure, Settings, Totals};
-use crate::{AcquisitionId, Config, EndReason, Prediction, Prepared, RecorderState, State};
+use crate::{AcquisitionId, Config, EndReason, Origin, Prediction, Prepared, RecorderState, State};
 use domain::{BlankTravel, DwellTime, Invalid};
 use hal::{BlankerKind, Capabilities, FieldCalibration, FieldUnit};
 use std::path::{Path, PathBuf};
@@ -49,6 +49,9 @@ fn header(prepared: &Prepared, config: &Config, capabilities: &Capabilities) -> 
         prepared.plan.clone(),
         prepared.detectors.clone(),
     );
+    header.identity.clone_from(&prepared.origin.identity);
+    header.lease_epoch = prepared.origin.lease_epoch;
+    header.audit_head.clone_from(&prepared.origin.audit_head);
     header.column = prepared.column.clone();
     header.instrument = instrument(capabilities);
     header.field_calibration = Some(calibration(prepared));
@@ -259,6 +262,11 @@ pub(crate) fn from_header(header: &Header) -> Result<(Prepared, Settings, bool),
         calibration: FieldCalibration::square("recorded", FieldUnit::Pixels, 1.0)?,
         column: header.column.clone(),
         created: Duration::from_nanos(header.created_ns),
+        origin: Origin {
+            identity: header.identity.clone(),
+            lease_epoch: header.lease_epoch,
+            audit_head: header.audit_head.clone(),
+        },
     };
     Ok((prepared, settings, flag("estimate")?))
 }
