@@ -6,6 +6,20 @@ use domain::{DwellTime, Exposure, Fraction, Grid, Plan, ScanField};
 use std::path::Path;
 use std::time::Duration;
 
+/// Blanks; asks again where the controller's word is late, as it is on a starved machine.
+pub(crate) async fn blanked(client: &Client) -> client::Blanked {
+    for _ in 0..100 {
+        match client.blank("test").await {
+            Err(client::Error::Refused {
+                reason: "BLANK_UNCONFIRMED",
+                ..
+            }) => {}
+            other => return other.unwrap(),
+        }
+    }
+    panic!("the blank was never acknowledged");
+}
+
 /// A service that ends with the test.
 pub(crate) struct Server {
     pub(crate) url: String,
