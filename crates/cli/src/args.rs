@@ -418,6 +418,9 @@ pub(crate) struct DemoArgs {
 pub(crate) struct ServeArgs {
     #[command(flatten)]
     pub(crate) config: ConfigArg,
+    /// Serve the web page from this directory instead of from the binary, for whoever works on it
+    #[arg(long)]
+    pub(crate) web_dir: Option<PathBuf>,
 }
 
 #[cfg(feature = "serve")]

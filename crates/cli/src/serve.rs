@@ -21,7 +21,10 @@ impl From<daemon::Error> for Failure {
 
 /// Runs `beamwright serve`.
 pub(crate) async fn serve(args: ServeArgs, output: &Output) -> Result<(), Failure> {
-    let config = configuration(&args.config)?;
+    let mut config = configuration(&args.config)?;
+    if let Some(directory) = &args.web_dir {
+        config.service.web_directory.clone_from(directory);
+    }
     let anyone = config.role_without_token();
     let (directory, uri) = (
         config.store.directory.clone(),

@@ -1,4 +1,4 @@
-//! One router for everything on a port: gRPC and gRPC-Web, health, reflection, metrics.
+//! One router for everything on a port: gRPC and gRPC-Web, health, reflection, metrics, the web page.
 
 use crate::access::{Peer, Place, guard, is_urgent};
 use crate::audit;
@@ -7,6 +7,7 @@ use crate::maps::MapsTable;
 use crate::metrics;
 use crate::service::{Acquisitions, Controls, Instruments, Monitors, Previews, Samples, Steerings};
 use crate::shared::Shared;
+use crate::web;
 use axum::Router;
 use axum::extract::{Request, State};
 use axum::http::header::CONTENT_TYPE;
@@ -71,11 +72,13 @@ pub(crate) fn router(shared: &Arc<Shared>) -> Result<Router, Error> {
         .into_axum_router()
         .layer(from_fn_with_state(shared.clone(), admit))
         .layer(GrpcWebLayer::new());
-    let all = calls.merge(
-        Router::new()
-            .route("/metrics", get(serve_metrics))
-            .with_state(shared.clone()),
-    );
+    let all = calls
+        .merge(
+            Router::new()
+                .route("/metrics", get(serve_metrics))
+                .with_state(shared.clone()),
+        )
+        .merge(web::router(shared));
     Ok(all.layer(from_fn_with_state(shared.clone(), guard)))
 }
 

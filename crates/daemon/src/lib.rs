@@ -34,6 +34,7 @@ mod service;
 mod shared;
 mod table;
 mod tls;
+mod web;
 
 pub use access::{Role, Token, TokenFile};
 pub use config::{

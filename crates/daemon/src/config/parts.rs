@@ -16,6 +16,8 @@ pub struct ServicePart {
     pub listen: String,
     /// Path of the unix socket (0660). Empty: none.
     pub unix_socket: PathBuf,
+    /// Directory that the web page is served from, for whoever works on it. Empty: the page in the binary.
+    pub web_directory: PathBuf,
     /// Mutual TLS on the TCP port. Left out: none.
     pub tls: Option<TlsPart>,
 }
@@ -235,7 +237,10 @@ pub struct LimitsPart {
 /// Every table and its keys, for the test of the deployed file.
 #[cfg(test)]
 pub(super) const KEYS: [(&str, &[&str]); 14] = [
-    ("service", &["name", "listen", "unix_socket", "tls"]),
+    (
+        "service",
+        &["name", "listen", "unix_socket", "web_directory", "tls"],
+    ),
     ("service.tls", &["cert", "key", "client_ca"]),
     (
         "access",
@@ -358,6 +363,7 @@ impl Default for ServicePart {
             name: "beamwright".into(),
             listen: "127.0.0.1:7410".into(),
             unix_socket: PathBuf::new(),
+            web_directory: PathBuf::new(),
             tls: None,
         }
     }

@@ -1,0 +1,239 @@
+// The page in a real browser against a real service: what an operator does, and what may go wrong meanwhile.
+//
+// BEAMWRIGHT names the binary, CHROMIUM the browser, SCREENSHOTS a folder for pictures of what was seen.
+
+import assert from "node:assert/strict";
+import { readFileSync } from "node:fs";
+import { createRequire } from "node:module";
+import { join } from "node:path";
+import { after, afterEach, before, beforeEach, test } from "node:test";
+import { chromium } from "playwright-core";
+import { Service } from "./service.mjs";
+
+const HANG_MS = Number(process.env.HANG_MS ?? 60_000);
+let service, browser, page, problems;
+
+before(async () => {
+  service = await new Service().start();
+  browser = await chromium.launch({ executablePath: process.env.CHROMIUM ?? "/usr/bin/chromium", args: ["--no-sandbox"] });
+});
+
+beforeEach(async () => {
+  await page?.context().close();
+  const context = await browser.newContext({ viewport: { width: 1440, height: 900 } });
+  page = await context.newPage();
+  page.setDefaultTimeout(HANG_MS);
+  problems = [];
+  page.on("pageerror", (error) => problems.push(error.message));
+  await page.goto(service.url);
+  await page.waitForFunction(() => beamwright.instrument.connected && beamwright.instrument.status);
+  await page.evaluate(tidy);
+});
+
+/** Ends what an earlier test has left: the lease runs out, the trip is cleared, the acquisition aborted. */
+async function tidy() {
+  const { instrument } = beamwright;
+  const until = async (isSo) => {
+    while (!isSo()) await new Promise((done) => setTimeout(done, 50));
+  };
+  await until(() => !instrument.status.lease.held);
+  const isLive = () => instrument.acquisition && !/FINISHED|ABORTED|FAILED|INTERRUPTED/.test(instrument.acquisition.state);
+  if (!instrument.status.trip && !isLive()) return;
+  await instrument.takeControl();
+  if (instrument.status.trip) await instrument.clearTrip();
+  if (isLive()) await instrument.act("Abort").catch(() => {});
+  await until(() => !isLive() && !instrument.status.trip);
+  await instrument.releaseControl();
+  await until(() => !instrument.status.lease.held);
+}
+
+afterEach(() => assert.deepEqual(problems, [], "nothing went wrong on the page itself"));
+
+after(async () => {
+  await browser?.close();
+  await service?.kill();
+});
+
+const see = (selector, text) => page.locator(selector, { hasText: text }).first().waitFor();
+const state = (wanted) => page.waitForFunction((wanted) => beamwright.instrument.acquisition?.state === wanted, wanted);
+
+async function picture(name) {
+  if (process.env.SCREENSHOTS) await page.screenshot({ path: join(process.env.SCREENSHOTS, `${name}.png`) });
+}
+
+/** Starts a scan that goes on until it is ended, and waits until there is a picture of it. */
+async function start({ pattern = "JITTERED", dwell = "4000" } = {}) {
+  await page.fill("[name=dwell]", dwell);
+  await page.selectOption("[name=pattern]", pattern);
+  await page.selectOption("[name=estimator]", "KRIGING");
+  await page.waitForFunction(() => !document.getElementById("start").disabled);
+  const before = await page.evaluate(() => beamwright.instrument.acquisition?.name);
+  await page.click("#start");
+  await page.waitForFunction((before) => beamwright.instrument.acquisition?.name !== before, before);
+  await state("RUNNING");
+  await page.waitForFunction(() => /positions/.test(document.getElementById("shown").textContent));
+}
+
+async function end() {
+  if (await page.evaluate(() => Boolean(beamwright.instrument.status.trip))) await page.click(".alarm >> text=/^Clear$/");
+  await page.click("#abort");
+  await state("ABORTED");
+  await page.click("#control");
+  await see("#holder", "Nobody has control");
+}
+
+/** What the canvas shows, as a number that another picture would not have. */
+const shown = () => page.evaluate(() => {
+  const { plane } = beamwright.picture;
+  return plane ? plane.values.reduce((sum, value, i) => sum + value * ((i % 97) + 1), 0) : null;
+});
+
+/** Waits until the canvas shows another picture than `first`. */
+async function changes(first) {
+  while ((await shown()) === first) await page.waitForTimeout(50);
+}
+
+test("the cost of a plan is told before anything moves, and bad input is refused where it was made", async () => {
+  await see("#prediction", "e/Å²");
+  await see("#prediction", "MiB");
+  await page.fill("[name=fraction]", "130");
+  await see("#refusal", "fraction: 1.3 is not allowed. Allowed: above 0, at most 1.");
+  assert.equal(await page.getAttribute("[name=fraction]", "aria-invalid"), "true");
+  assert.ok(await page.isDisabled("#start"));
+  await picture("refused");
+  await page.fill("[name=fraction]", "10");
+  await page.locator("#refusal").waitFor({ state: "hidden" });
+  assert.ok(await page.isEnabled("#start"));
+  await page.fill("[name=dwell]", "0");
+  await see("#refusal", "dwell");
+  assert.equal(await page.getAttribute("[name=dwell]", "aria-invalid"), "true");
+});
+
+test("an acquisition is started by hand, its picture changes, the planes are shown", async () => {
+  await start({ pattern: "ADAPTIVE" });
+  await see("#beam", "Beam on");
+  const first = await shown();
+  await changes(first);
+  assert.match(await page.textContent("#age"), /s old/);
+  await page.keyboard.press("2");
+  await see("#shown", "uncertainty");
+  await page.keyboard.press("3");
+  await see("#shown", "visits");
+  assert.ok((await shown()) > 0);
+  await page.keyboard.press("1");
+  await see("#shown", "estimate");
+  await page.selectOption("#colours", "cividis");
+  await page.click("#fft");
+  await page.locator("#spectrum").waitFor();
+  await page.waitForTimeout(500);
+  await picture("running");
+  await page.click("#fft");
+  await end();
+});
+
+test("pause and resume by key; a region drawn on the picture becomes the next plan", async () => {
+  await start();
+  await page.keyboard.press("p");
+  await state("PAUSED");
+  await see("#beam", "Beam blanked");
+  await page.keyboard.press("r");
+  await state("RUNNING");
+  await page.click("[data-tool=region]");
+  const box = await page.locator("#canvas").boundingBox();
+  await page.mouse.move(box.x + box.width * 0.4, box.y + box.height * 0.3);
+  await page.mouse.down();
+  await page.mouse.move(box.x + box.width * 0.55, box.y + box.height * 0.6, { steps: 4 });
+  await page.mouse.up();
+  await see("#region-note", "Only the region drawn on the picture");
+  const plan = await page.evaluate(() => beamwright.planner.plan());
+  assert.equal(plan.region.parent.acquisition, await page.evaluate(() => beamwright.instrument.acquisition.name));
+  await see("#prediction", "Time");
+  assert.ok(await page.isHidden("#refusal"), "the region is a plan that the service accepts");
+  await end();
+});
+
+test("blank by key, from anywhere, and go on after the trip has been cleared", async () => {
+  await start();
+  await page.focus("[name=title]");
+  await page.keyboard.press("Escape");
+  await see(".alarm", "Tripped: blank request");
+  await see("#beam", "Beam blanked");
+  await see("#said", "ms after the click");
+  await state("TRIPPED");
+  await picture("blanked");
+  await page.click("text=Clear and resume");
+  await state("RUNNING");
+  await page.locator(".alarm").waitFor({ state: "detached" });
+  await end();
+});
+
+test("control lost to another is unmistakable, with what to do", async () => {
+  await start();
+  await page.evaluate(() =>
+    beamwright.instrument.service.call("ControlService/TakeOverLease", { holder: "ana", reason: "the test", force: true }));
+  await see(".alarm", "You lost control");
+  await see(".alarm", "Take control again to resume or abort");
+  await page.locator(".alarm >> text=Take control").last().waitFor();
+  await picture("lost-control");
+  // Nobody keeps ana's lease alive: it runs out, and control can be had again.
+  await page.waitForFunction(() => !beamwright.instrument.status.lease.held);
+  await page.locator(".alarm").getByRole("button", { name: "Take control" }).click();
+  await see("#holder", "You have control");
+  await end();
+});
+
+test("results are listed, saved, and scanned once more", async () => {
+  await page.fill("[name=dwell]", "1");
+  await page.fill("[name=title]", "for the results");
+  await page.selectOption("[name=estimator]", "NEAREST");
+  await page.waitForFunction(() => !document.getElementById("start").disabled);
+  await page.click("#start");
+  await state("FINISHED");
+  await page.click("#tab-results");
+  await page.locator("#list button", { hasText: "for the results" }).click();
+  await see("#shown", "estimate");
+  const [file] = await Promise.all([page.waitForEvent("download"), page.click("[data-kind=npy]")]);
+  const npy = readFileSync(await file.path());
+  assert.equal(npy.length, 128 + 512 * 512 * 4);
+  assert.match(npy.toString("latin1", 10, 128), /'shape': \(512, 512\)/);
+  await page.click("#replay");
+  await see("#shown", "replay of the scan");
+  await page.click("#replay");
+});
+
+test("the service is lost and found again", async () => {
+  await start();
+  await service.kill();
+  await see(".alarm", "No connection to the service");
+  await see("#beam", "Beam unknown");
+  assert.ok(await page.evaluate(() => document.body.classList.contains("disconnected")));
+  await picture("no-connection");
+  await service.start();
+  await see("#beam", "Beam blanked");
+  await page.locator(".alarm", { hasText: "No connection" }).waitFor({ state: "detached" });
+  await page.reload();
+  await page.waitForFunction(() => beamwright.instrument.connected);
+});
+
+test("nothing is out of reach for a keyboard or a screen reader", async () => {
+  const context = await browser.newContext({ bypassCSP: true, viewport: { width: 1440, height: 900 } });
+  const checked = await context.newPage();
+  await checked.goto(service.url);
+  await checked.waitForFunction(() => beamwright.instrument.connected);
+  await checked.locator("#prediction dd").first().waitFor();
+  await checked.addScriptTag({ path: createRequire(import.meta.url).resolve("axe-core/axe.min.js") });
+  const { violations } = await checked.evaluate(() => axe.run(document, { runOnly: ["wcag2a", "wcag2aa", "wcag21a", "wcag21aa"] }));
+  const found = violations.map(({ id, nodes }) => `${id}: ${nodes.map(({ html }) => html).join(" ")}`);
+  assert.deepEqual(found, []);
+  await context.close();
+});
+
+test("on a tablet held upright the picture and Blank stay in sight", async () => {
+  await page.setViewportSize({ width: 800, height: 1180 });
+  const stage = await page.locator(".stage").boundingBox();
+  assert.ok(stage.height > 500, `the picture is ${stage.height} px high`);
+  await page.mouse.wheel(0, 3000);
+  const blank = await page.locator("#blank").boundingBox();
+  assert.ok(blank.y >= 0 && blank.y < 200);
+  await picture("tablet");
+});
