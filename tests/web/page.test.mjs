@@ -3,12 +3,13 @@
 // BEAMWRIGHT names the binary, CHROMIUM the browser, SCREENSHOTS a folder for pictures of what was seen.
 
 import assert from "node:assert/strict";
+import { execFileSync } from "node:child_process";
 import { readFileSync } from "node:fs";
 import { createRequire } from "node:module";
 import { join } from "node:path";
 import { after, afterEach, before, beforeEach, test } from "node:test";
 import { chromium } from "playwright-core";
-import { Service } from "./service.mjs";
+import { BINARY, Service } from "./service.mjs";
 
 const HANG_MS = Number(process.env.HANG_MS ?? 60_000);
 let service, browser, page, problems;
@@ -36,7 +37,7 @@ async function tidy() {
   const until = async (isSo) => {
     while (!isSo()) await new Promise((done) => setTimeout(done, 50));
   };
-  await until(() => !instrument.status.lease.held);
+  await until(() => instrument.status.lease.phase === "FREE");
   const isLive = () => instrument.acquisition && !/FINISHED|ABORTED|FAILED|INTERRUPTED/.test(instrument.acquisition.state);
   if (!instrument.status.trip && !isLive()) return;
   await instrument.takeControl();
@@ -226,6 +227,24 @@ test("nothing is out of reach for a keyboard or a screen reader", async () => {
   const found = violations.map(({ id, nodes }) => `${id}: ${nodes.map(({ html }) => html).join(" ")}`);
   assert.deepEqual(found, []);
   await context.close();
+});
+
+test("a service that asks for a token gets one", async () => {
+  const careful = await new Service('[access]\nwithout_token = "none"').start();
+  const add = ["token", "add", "ana", "--role", "operator", "--config", careful.config, "--json"];
+  const { token } = JSON.parse(execFileSync(BINARY, add, { encoding: "utf8" }));
+  await page.goto(careful.url);
+  await see("#identify", "Who are you?");
+  await page.fill("#token", "nonsense");
+  await page.keyboard.press("Enter");
+  await page.waitForFunction(() => document.getElementById("identify").open);
+  await page.fill("#token", token);
+  await page.keyboard.press("Enter");
+  await page.waitForFunction(() => beamwright.instrument.connected);
+  await page.click("#control");
+  await see("#holder", "You have control");
+  await page.click("#control");
+  await careful.kill();
 });
 
 test("on a tablet held upright the picture and Blank stay in sight", async () => {

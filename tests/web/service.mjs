@@ -7,15 +7,18 @@ import { tmpdir } from "node:os";
 import { join } from "node:path";
 import { createInterface } from "node:readline";
 
+export const BINARY = process.env.BEAMWRIGHT ?? "beamwright";
+
 export class Service {
-  constructor() {
+  constructor(more = "") {
+    this.more = more;
     this.folder = mkdtempSync(join(tmpdir(), "beamwright-page-"));
     this.port = 0;
   }
 
   async start() {
-    const config = join(this.folder, "beamwright.toml");
-    writeFileSync(config, `
+    this.config = join(this.folder, "beamwright.toml");
+    writeFileSync(this.config, `
 [service]
 listen = "127.0.0.1:${this.port}"
 web_directory = "${process.env.WEB_DIRECTORY ?? ""}"
@@ -25,8 +28,9 @@ directory = "${this.folder}"
 high_tension_kv = 200
 probe_current_pa = 10
 probe_current_source = "test"
+${this.more}
 `);
-    this.process = spawn(process.env.BEAMWRIGHT ?? "beamwright", ["serve", "--config", config], { stdio: ["ignore", "pipe", "inherit"] });
+    this.process = spawn(BINARY, ["serve", "--config", this.config], { stdio: ["ignore", "pipe", "inherit"] });
     for await (const line of createInterface({ input: this.process.stdout })) {
       const found = /http:\/\/127\.0\.0\.1:(\d+)/.exec(line);
       if (!found) continue;

@@ -103,14 +103,24 @@ export class Instrument extends EventTarget {
 
   /** Takes control, when it is free or `reason` moves its holder to leave. */
   async takeControl(reason = "") {
-    const request = { ttl_ms: TTL_MS, holder: "web page" };
-    const grant = reason
-      ? await this.service.call("ControlService/TakeOverLease", { ...request, reason })
-      : await this.service.call("ControlService/AcquireLease", request);
+    const grant = await this.granted({ ttl_ms: TTL_MS, holder: "web page" }, reason);
     this.keep(grant.lease, grant.ttl_ms);
     // Arming needs a heartbeat that was seen.
     await this.service.call("ControlService/RenewLease", { lease: grant.lease });
     this.tell("lease", null);
+  }
+
+  async granted(request, reason) {
+    if (reason) return this.service.call("ControlService/TakeOverLease", { ...request, reason });
+    for (let tries = 1; ; tries++) {
+      try {
+        return await this.service.call("ControlService/AcquireLease", request);
+      } catch (error) {
+        // Between two holders lies a blank, which takes a moment.
+        if (error.reason !== "OVERLOADED" || tries === 10) throw error;
+        await new Promise((done) => setTimeout(done, 150));
+      }
+    }
   }
 
   keep(lease, ttlMs) {
