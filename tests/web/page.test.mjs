@@ -27,7 +27,7 @@ beforeEach(async () => {
   problems = [];
   page.on("pageerror", (error) => problems.push(error.message));
   await page.goto(service.url);
-  await page.waitForFunction(() => beamwright.instrument.connected && beamwright.instrument.status);
+  await page.waitForFunction(() => globalThis.beamwright?.instrument.connected && beamwright.instrument.status);
   await page.evaluate(tidy);
 });
 
@@ -213,14 +213,14 @@ test("the service is lost and found again", async () => {
   await see("#beam", "Beam blanked");
   await page.locator(".alarm", { hasText: "No connection" }).waitFor({ state: "detached" });
   await page.reload();
-  await page.waitForFunction(() => beamwright.instrument.connected);
+  await page.waitForFunction(() => globalThis.beamwright?.instrument.connected);
 });
 
 test("nothing is out of reach for a keyboard or a screen reader", async () => {
   const context = await browser.newContext({ bypassCSP: true, viewport: { width: 1440, height: 900 } });
   const checked = await context.newPage();
   await checked.goto(service.url);
-  await checked.waitForFunction(() => beamwright.instrument.connected);
+  await checked.waitForFunction(() => globalThis.beamwright?.instrument.connected);
   await checked.locator("#prediction dd").first().waitFor();
   await checked.addScriptTag({ path: createRequire(import.meta.url).resolve("axe-core/axe.min.js") });
   const { violations } = await checked.evaluate(() => axe.run(document, { runOnly: ["wcag2a", "wcag2aa", "wcag21a", "wcag21aa"] }));
@@ -240,7 +240,7 @@ test("a service that asks for a token gets one", async () => {
   await page.waitForFunction(() => document.getElementById("identify").open);
   await page.fill("#token", token);
   await page.keyboard.press("Enter");
-  await page.waitForFunction(() => beamwright.instrument.connected);
+  await page.waitForFunction(() => globalThis.beamwright?.instrument.connected);
   await page.click("#control");
   await see("#holder", "You have control");
   await page.click("#control");
