@@ -4,6 +4,10 @@
 //! any specimen with contrast: one pass with the beam blanked, two passes over the same places. Limits of the plan hold.
 //! Nothing is put into force here: the caller stores what is found and hands it to the engine.
 
+mod coil;
+
+pub use coil::{AxisFound, CoilFound, coil};
+
 use crate::lockstep::{Lockstep, Observer};
 use crate::{AcquisitionId, Error, Handle, State, Tail};
 use domain::{

@@ -2,8 +2,8 @@
 
 use crate::calibrate::Readout;
 use crate::{
-    Acquisition, AcquisitionId, Config, Error, Grant, Latest, LeaseEpoch, Origin, Prediction,
-    Prepared, Slot, Status,
+    Acquisition, AcquisitionId, CoilCalibration, Config, Error, Grant, Latest, LeaseEpoch, Origin,
+    Prediction, Prepared, Slot, Status,
 };
 use crossbeam::channel::{RecvTimeoutError, Sender, TrySendError, bounded};
 use domain::{BatchId, Clock, ColumnState, Estimate, Plan, PositionBatch, SampleBlock};
@@ -111,6 +111,7 @@ pub(crate) struct Shared {
 pub(crate) struct Instrument {
     pub(crate) column: ColumnState,
     pub(crate) calibrations: Vec<FieldCalibration>,
+    pub(crate) coils: Vec<CoilCalibration>,
 }
 
 /// Live data of one acquisition.
@@ -190,6 +191,21 @@ impl Handle {
     pub fn add_calibration(&self, calibration: FieldCalibration) -> Result<(), Error> {
         calibration.validate()?;
         let known = &mut lock(&self.shared.instrument).calibrations;
+        known.retain(|c| c.id != calibration.id);
+        known.push(calibration);
+        Ok(())
+    }
+
+    /// Coil calibrations at hand.
+    #[must_use]
+    pub fn coils(&self) -> Vec<CoilCalibration> {
+        lock(&self.shared.instrument).coils.clone()
+    }
+
+    /// Adds a coil calibration; acquisitions created from now on may be predicted by it.
+    pub fn add_coil(&self, calibration: CoilCalibration) -> Result<(), Error> {
+        calibration.model.check()?;
+        let known = &mut lock(&self.shared.instrument).coils;
         known.retain(|c| c.id != calibration.id);
         known.push(calibration);
         Ok(())

@@ -11,6 +11,7 @@
 pub mod calibrate;
 pub mod core;
 
+mod coil;
 mod config;
 mod error;
 mod handle;
@@ -24,6 +25,7 @@ mod run;
 mod slot;
 mod status;
 
+pub use coil::{CoilCalibration, PlannedCoils};
 pub use config::{Config, Grant, LeaseEpoch};
 pub use error::{Error, Refusal};
 pub use handle::{Command, Decision, DecisionWanted, Handle, Tail};

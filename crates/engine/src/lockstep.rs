@@ -16,8 +16,8 @@ use crate::parts::journal::{
 };
 use crate::parts::recording::{self, Finishing, finish_of, path_of};
 use crate::{
-    Acquisition, AcquisitionId, Command, Config, Error, LeaseEpoch, Prediction, Prepared,
-    RecorderState,
+    Acquisition, AcquisitionId, CoilCalibration, Command, Config, Error, LeaseEpoch, Prediction,
+    Prepared, RecorderState,
 };
 use domain::{Clock, ColumnState, Estimate, Gap, Plan, PlanKind, SampleBlock, VirtualClock};
 use hal::{Capabilities, Receive, ScanController, Transmit, TripId};
@@ -114,6 +114,7 @@ impl Lockstep {
             instrument: Instrument {
                 column,
                 calibrations: capabilities.calibrations.clone(),
+                coils: Vec::new(),
             },
             config,
             capabilities,
@@ -131,6 +132,13 @@ impl Lockstep {
             ended: None,
             opened_by: None,
         })
+    }
+
+    /// Puts a coil calibration in force for the runs to come.
+    pub fn add_coil(&mut self, calibration: CoilCalibration) -> Result<(), Error> {
+        calibration.model.check()?;
+        self.instrument.coils.push(calibration);
+        Ok(())
     }
 
     /// Dry run.

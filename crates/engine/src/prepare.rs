@@ -3,7 +3,7 @@
 //! Runs on the caller's thread. Nothing is reserved or written here; what arming will need is bounded and told.
 
 use crate::handle::Instrument;
-use crate::{AcquisitionId, Config, Prediction};
+use crate::{AcquisitionId, CoilCalibration, Config, PlannedCoils, Prediction};
 use domain::{
     BlankTravel, Detector, DetectorName, DwellTime, Exposure, Invalid, Pattern, Plan, PlanKind,
     StopRule,
@@ -39,6 +39,8 @@ pub struct Prepared {
     pub armed: Vec<ArmedDetector>,
     /// Calibration nm ↔ deflection in force for all of it.
     pub calibration: FieldCalibration,
+    /// Coils that samples are placed by; `None`: every sample is where it was commanded.
+    pub coils: Option<PlannedCoils>,
     /// Column at creation.
     pub column: domain::ColumnState,
     /// The beam stays blanked: every position is a dark reference.
@@ -74,6 +76,7 @@ impl Prepared {
         let instrument = Instrument {
             column: column.clone(),
             calibrations: capabilities.calibrations.clone(),
+            coils: Vec::new(),
         };
         Self::on(id, plan, config, capabilities, &instrument, wall)
     }
@@ -104,7 +107,15 @@ impl Prepared {
         calibration.check_reach(&plan.field, &capabilities.reach)?;
         let (dwell, travel) = timing(plan, capabilities, current)?;
         scan::policy(plan, dwell, current).map_err(crate::parts::scan_failure)?;
-        let prediction = predict(
+        let known = CoilCalibration::select(&instrument.coils, column, wall.as_secs());
+        let coils = known
+            .as_ref()
+            .ok()
+            .copied()
+            .flatten()
+            .map(|known| PlannedCoils::new(known, &plan.field, &calibration, capabilities))
+            .transpose()?;
+        let mut prediction = predict(
             plan,
             config,
             capabilities,
@@ -113,6 +124,7 @@ impl Prepared {
             electrons_per_ns,
             &detectors,
         )?;
+        prediction.explanation.push(explain_coils(plan, &known));
         Ok(Self {
             id,
             plan: plan.clone(),
@@ -129,6 +141,7 @@ impl Prepared {
                 .collect(),
             detectors: detectors.into_iter().map(|(_, d)| d).collect(),
             calibration,
+            coils,
             column: column.clone(),
             dark: false,
             created: wall,
@@ -569,6 +582,26 @@ fn explain(
     }
     why.extend(capabilities.cannot.iter().cloned());
     why
+}
+
+/// What is done about coils that lag.
+fn explain_coils(plan: &Plan, known: &Result<Option<&CoilCalibration>, Invalid>) -> String {
+    let waits = !plan.settle.table.is_empty();
+    match (known, waits) {
+        (Ok(Some(coils)), _) => {
+            let [y, x] = [coils.model.row, coils.model.col].map(|axis| axis.group_delay_us());
+            format!(
+                "every sample is placed where the coils carried the beam by calibration {} (group delays {x:.2} and {y:.2} µs){}",
+                coils.id,
+                if waits { "; the settle times asked for cost time without need" } else { "" }
+            )
+        }
+        (Err(refusal), _) => format!("no coil calibration is used: {refusal}"),
+        (Ok(None), true) => "samples count as taken where commanded, after the settle times asked for".into(),
+        (Ok(None), false) => {
+            "samples count as taken where commanded, and nothing waits for the coils: calibrate them, or state settle times".into()
+        }
+    }
 }
 
 /// Limits on the electrons of the whole acquisition, by name.

@@ -177,6 +177,7 @@ fn share(
         instrument: Mutex::new(Instrument {
             column,
             calibrations: capabilities.calibrations.clone(),
+            coils: Vec::new(),
         }),
         capabilities,
         config,

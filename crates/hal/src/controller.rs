@@ -39,6 +39,8 @@ pub struct Capabilities {
     pub tick_ns: f64,
     /// Resolution of the deflection DACs.
     pub dac_bits: u8,
+    /// Deflection `[x, y]` where the parked probe rests.
+    pub park: [f64; 2],
     /// Deflections that may be commanded; with a calibration it bounds the field of view.
     pub reach: Reach,
     /// Field calibrations that came with the setup (a simulated instrument brings its own), in any order. The engine

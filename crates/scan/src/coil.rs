@@ -15,7 +15,7 @@ use std::collections::VecDeque;
 const PS_PER_US: f64 = 1e6;
 const PS_PER_NS: i64 = 1000;
 /// Steps of one dwell, at least and at most.
-const STEPS: [f64; 2] = [4.0, 24.0];
+const STEPS: [f64; 2] = [2.0, 24.0];
 /// Nearer than this the beam counts as there, px.
 const STILL_PX: f64 = 1e-3;
 /// Steps per period of the low pass.
@@ -251,6 +251,12 @@ impl CoilPredictor {
         self.rebase();
     }
 
+    /// Sends the beam to `[row, column]` px without a dwell there.
+    pub fn send(&mut self, place: [f64; 2]) {
+        self.row.command(self.now_ps, place[0]);
+        self.col.command(self.now_ps, place[1]);
+    }
+
     /// Appends where the beam is during the dwells of `batch`, which follows what came before without a pause. Every
     /// position is commanded at the start of its settle time.
     pub fn predict(&mut self, batch: &PositionBatch, path: &mut PredictedPath) {
@@ -384,25 +390,24 @@ impl Propagator {
 
     fn new(coil: &AxisCoil, law: &Law, us: f64) -> Self {
         let scale = (-law.decay * us).exp();
-        // cos and sin/ω of the ringing, or their hyperbolic twins.
+        // Decaying cos and sin/ω of the ringing, or their hyperbolic twins.
         let (c, s) = if law.ring > 1e-12 * law.omega * law.omega {
             let w = law.ring.sqrt();
             let (sin, cos) = (w * us).sin_cos();
-            (cos, sin / w)
+            (scale * cos, scale * sin / w)
         } else if law.ring < -1e-12 * law.omega * law.omega {
             let w = (-law.ring).sqrt();
-            ((w * us).cosh(), (w * us).sinh() / w)
+            // Sums of decays: cosh alone would pass all bounds.
+            let (slow, fast) = (((w - law.decay) * us).exp(), (-(w + law.decay) * us).exp());
+            (0.5 * (slow + fast), 0.5 * (slow - fast) / w)
         } else {
-            (1.0, us)
+            (scale, scale * us)
         };
         let ks = law.decay * s;
         Self {
             ps: -1,
             us,
-            m: [
-                [scale * (c + ks), scale * s],
-                [-scale * law.omega * law.omega * s, scale * (c - ks)],
-            ],
+            m: [[c + ks, s], [-law.omega * law.omega * s, c - ks]],
             caught_up: -(-us / coil.tail_us).exp_m1(),
         }
     }

@@ -14,12 +14,17 @@ const WARM_UP: usize = 2;
 const ITERATIONS: usize = 25;
 const GOOD_COST: f64 = 0.8;
 const STARTS: [f64; 3] = [1.0, 0.75, 1.35];
-/// Parameters besides one offset per line: ln f0, ln ζ, T_d, a, ln τ, A.
-const N_COIL: usize = 6;
+/// Parameters besides one offset per line: ln f0, ln ζ, T_d, a, ln τ, A, ln slew.
+const N_COIL: usize = 7;
 /// Standard deviation of the smoothing of a profile, in its steps.
 const SMOOTHING: f64 = 2.0;
 
 const REACH: i32 = 6;
+/// Slowest and fastest coil that [`guess`] knows, kHz, and the factor between its tries.
+const GUESS_KHZ: [f64; 2] = [3.0, 3000.0];
+const GUESS_STEP: f64 = 1.2;
+/// Slews that [`guess`] knows, px per period.
+const GUESS_SLEWS: [f64; 6] = [1e4, 1000.0, 500.0, 250.0, 120.0, 60.0];
 
 /// The signal along one landing line, from slow passes in one direction.
 #[derive(Debug, Clone, PartialEq)]
@@ -54,9 +59,9 @@ pub struct JumpResponse {
 /// A fitted coil.
 #[derive(Debug, Clone, PartialEq)]
 pub struct Identified {
-    /// The coil. Slew and the play operators' widths are as given.
+    /// The coil. The play operators' widths are as given, and the slew where it was given as infinite.
     pub coil: AxisCoil,
-    /// Standard errors of ln f0, ln ζ, T_d (µs), a, ln τ and A (px).
+    /// Standard errors of ln f0, ln ζ, T_d (µs), a, ln τ, A (px) and ln slew.
     pub errors: [f64; N_COIL],
     /// Standard error of the group delay, µs.
     pub group_delay_error_us: f64,
@@ -99,6 +104,35 @@ pub fn jump_positions(
         batch.push(landing[0], landing[1], ns, 0);
     }
     batch
+}
+
+/// A first guess of a coil of unknown kind: among coils of one shape and all speeds, the one that explains the counts best.
+///
+/// Needs bins from far below the coil's period to far above it. Refuses what [`identify`] refuses.
+pub fn guess(lines: &[LineProfile], responses: &[JumpResponse]) -> Result<AxisCoil, Invalid> {
+    check(lines, responses)?;
+    let n_steps = ((GUESS_KHZ[1] / GUESS_KHZ[0]).ln() / GUESS_STEP.ln()).ceil() as i32;
+    let mut fit = Fit::new(&AxisCoil::STEM, lines, responses);
+    // Every bin counts for every try, or the slowest coil would have the fewest to explain.
+    fit.used.iter_mut().flatten().for_each(|used| *used = true);
+    let mut best = (f64::INFINITY, AxisCoil::STEM);
+    for (i, slew) in (0..=n_steps).flat_map(|i| GUESS_SLEWS.map(|slew| (i, slew))) {
+        let period_us = 1e3 / (GUESS_KHZ[0] * GUESS_STEP.powi(i));
+        // Delay, slew and tail grow with the period: about as the presets' do.
+        let coil = AxisCoil {
+            f0_khz: 1e3 / period_us,
+            delay_us: 0.1 * period_us,
+            slew_px_per_us: slew / period_us,
+            tail_us: 20.0 * period_us,
+            hysteresis_px: 0.0,
+            ..AxisCoil::STEM
+        };
+        let cost = soft_l1(&fit.residuals(&fit.parameters(&coil)));
+        if cost < best.0 {
+            best = (cost, coil);
+        }
+    }
+    Ok(best.1)
 }
 
 /// Fits the coil of one axis. `start` gives first values and what is not fitted.
@@ -280,6 +314,7 @@ impl<'a> Fit<'a> {
             coil.tail,
             coil.tail_us.ln(),
             coil.hysteresis_px,
+            coil.slew_px_per_us.ln(),
         ];
         p.resize(N_COIL + self.profiles.len(), 0.0);
         p
@@ -293,16 +328,26 @@ impl<'a> Fit<'a> {
             tail: p[3].clamp(0.0, 0.2),
             tail_us: p[4].exp().clamp(1.0, 1e6),
             hysteresis_px: p[5].clamp(0.0, 100.0),
+            slew_px_per_us: p[6].exp().max(1e-3),
             ..self.start
         }
     }
 
-    /// Residuals in standard deviations, response by response; 0 where a bin is left out.
-    fn residuals(&self, p: &[f64]) -> Vec<f64> {
+    /// Where the beam is during every response's bins.
+    fn paths(&self, p: &[f64]) -> Vec<PredictedPath> {
         let coil = self.coil(p);
+        let responses = self.responses.iter();
+        responses.map(|response| arrival(&coil, response)).collect()
+    }
+
+    fn residuals(&self, p: &[f64]) -> Vec<f64> {
+        self.residuals_along(&self.paths(p), p)
+    }
+
+    /// Residuals in standard deviations, response by response; 0 where a bin is left out. `paths` are those of `p`.
+    fn residuals_along(&self, paths: &[PredictedPath], p: &[f64]) -> Vec<f64> {
         let mut all = Vec::new();
-        for (response, used) in self.responses.iter().zip(&self.used) {
-            let path = arrival(&coil, response);
+        for ((response, used), path) in self.responses.iter().zip(&self.used).zip(paths) {
             let offset = p[N_COIL + response.line];
             for (i, &is_used) in used.iter().enumerate() {
                 if !is_used {
@@ -379,6 +424,7 @@ impl<'a> Fit<'a> {
     /// Normal matrix and gradient, from differences.
     fn normal(&self, p: &[f64], residuals: &[f64]) -> (Vec<Vec<f64>>, Vec<f64>) {
         let n = p.len();
+        let here = self.paths(p);
         let columns: Vec<Vec<f64>> = (0..n)
             .map(|i| {
                 let step = match i {
@@ -388,7 +434,12 @@ impl<'a> Fit<'a> {
                 };
                 let mut moved = p.to_vec();
                 moved[i] += step;
-                let there = self.residuals(&moved);
+                // Offsets move the profile, not the coil.
+                let there = if i < N_COIL {
+                    self.residuals(&moved)
+                } else {
+                    self.residuals_along(&here, &moved)
+                };
                 there
                     .iter()
                     .zip(residuals)

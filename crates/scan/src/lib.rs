@@ -21,7 +21,9 @@ mod tour;
 pub use coil::{AxisCoil, CoilModel, CoilPredictor, PredictedPath};
 pub use error::Error;
 pub use fixed::{SPOT_DWELL_MAX_NS, policy};
-pub use identify::{Identified, JumpResponse, LineProfile, identify, jump_bins, jump_positions};
+pub use identify::{
+    Identified, JumpResponse, LineProfile, guess, identify, jump_bins, jump_positions,
+};
 pub use pattern::poisson_disc_distance;
 pub use policy::{Context, Policy, Remaining};
 pub use predict::{TimePrediction, predict_time};

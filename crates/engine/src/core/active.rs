@@ -4,6 +4,7 @@ use super::flight::{Counted, Ended, Flight, by_frame, fits, join, slice};
 use super::ledger::{Edges, Ledger};
 use super::pipeline::{Pipeline, Planned};
 use super::{Action, Core, Decider, Settings, Totals};
+use crate::coil::Follower;
 use crate::{EndReason, Error, LinkState, Prepared, RecorderState, State};
 use domain::{Gap, GapCause};
 use hal::{Arming, ControllerStatus, RawBlock, RawGap, TripCause, TripId};
@@ -47,6 +48,8 @@ pub(super) struct Active {
     /// When the arming ended while positions were in flight.
     owed_since: Option<Duration>,
     pub(super) revision: u64,
+    /// Where lagging coils carry the beam, if that is known.
+    coils: Option<Follower>,
 }
 
 impl Active {
@@ -63,6 +66,10 @@ impl Active {
         Self {
             ledger: Ledger::new(&prepared, edges),
             pipeline: Pipeline::new(&prepared.plan, prepared.dark),
+            coils: prepared
+                .coils
+                .as_ref()
+                .and_then(|coils| Follower::new(coils).ok()),
             prepared,
             state: State::Arming,
             is_open: false,
@@ -137,7 +144,11 @@ impl Active {
             self.scan_ns += work;
             self.n_sampled += u64::from(raw.n_positions);
             let (arming, unblanked_outside_ns) = (raw.arming, raw.unblanked_outside_ns);
-            let block = join(raw, &runs, &mut self.ledger, counted, self.next_sequence);
+            let mut block = join(raw, &runs, &mut self.ledger, counted, self.next_sequence);
+            if let Some(coils) = &mut self.coils {
+                let runs = runs.iter().map(|r| (r.batch.as_ref(), r.range.clone()));
+                coils.follow(runs, &mut block);
+            }
             self.next_sequence += 1;
             actions.push(Action::Block {
                 arming,
@@ -165,6 +176,11 @@ impl Active {
         } else {
             usize::MAX
         };
+        if !flushed && let Some(coils) = &mut self.coils {
+            for run in ended {
+                coils.pass(&run.batch, run.range.clone());
+            }
+        }
         for run in ended {
             let n = run.range.len();
             let expected = self
@@ -389,6 +405,9 @@ impl Core {
         self.changed = true;
         if let Some(active) = &mut self.active {
             active.forget_time();
+            if let Some(coils) = &mut active.coils {
+                coils.park();
+            }
             if active.flight.n() > 0 {
                 active.owed_since = active.owed_since.or(Some(now));
             }

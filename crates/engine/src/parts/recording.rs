@@ -3,7 +3,10 @@
 use super::estimating::Estimator;
 use super::store_failure;
 use crate::core::{OpenFailure, Settings, Totals};
-use crate::{AcquisitionId, Config, EndReason, Origin, Prediction, Prepared, RecorderState, State};
+use crate::{
+    AcquisitionId, Config, EndReason, Origin, PlannedCoils, Prediction, Prepared, RecorderState,
+    State,
+};
 use domain::{BlankTravel, DwellTime, Invalid};
 use hal::{BlankerKind, Capabilities, FieldCalibration, FieldUnit};
 use std::path::{Path, PathBuf};
@@ -55,6 +58,7 @@ fn header(prepared: &Prepared, config: &Config, capabilities: &Capabilities) -> 
     header.column = prepared.column.clone();
     header.instrument = instrument(capabilities);
     header.field_calibration = Some(calibration(prepared));
+    header.coil_calibration = prepared.coils.as_ref().map(|c| c.id.clone());
     header.versions = vec![("software".into(), config.software.clone())];
     header.kernel = super::estimating::kernel_of(config).variant().into();
     header.settings = settings(prepared, config, capabilities);
@@ -127,6 +131,7 @@ fn settings(
         ("late_in_a_row", config.late_in_a_row.to_string()),
     ]
     .into_iter()
+    .chain(prepared.coils.as_ref().map(|c| ("coil", c.to_text())))
     .map(|(name, value)| (name.to_owned(), value))
     .collect()
 }
@@ -260,6 +265,7 @@ pub(crate) fn from_header(header: &Header) -> Result<(Prepared, Settings, bool),
         armed: Vec::new(),
         // The machine only hands it on.
         calibration: FieldCalibration::square("recorded", FieldUnit::Pixels, 1.0)?,
+        coils: text("coil").ok().map(PlannedCoils::from_text).transpose()?,
         column: header.column.clone(),
         created: Duration::from_nanos(header.created_ns),
         origin: Origin {

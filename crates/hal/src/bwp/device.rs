@@ -33,6 +33,7 @@ impl Device {
             settle_max_ns: ns(said.settle_ticks_max),
             tick_ns: scale.tick_ns(),
             dac_bits: said.dac_bits,
+            park: setup.electrical.park,
             reach: setup.electrical.reach(said.dac_bits)?,
             calibrations: setup.calibrations.clone(),
             detectors: detectors(said, setup)?,

@@ -143,6 +143,7 @@ fn coils_a_quarter_off_are_found() {
             tail: guess.tail * off(),
             tail_us: guess.tail_us * off(),
             hysteresis_px: guess.hysteresis_px * off(),
+            slew_px_per_us: guess.slew_px_per_us * off(),
             ..guess
         };
         let (lines, responses) = measure(&truth, &guess, &mut stream);

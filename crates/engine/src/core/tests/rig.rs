@@ -31,6 +31,7 @@ pub(crate) fn capabilities() -> Capabilities {
         settle_max_ns: 1_000_000_000,
         tick_ns: 10.0,
         dac_bits: 16,
+        park: [-1.0; 2],
         reach: Reach::FULL,
         calibrations: vec![
             FieldCalibration::square("nominal", FieldUnit::Nanometres, 1000.0).unwrap(),
