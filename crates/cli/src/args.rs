@@ -335,6 +335,17 @@ pub(crate) enum OrderArg {
 }
 
 /// Which part of the specimen, for scans on a server.
+/// What `simulate` does about lagging coils.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, clap::ValueEnum)]
+pub(crate) enum CoilsArg {
+    /// Wait after every jump (or as --settle says)
+    Wait,
+    /// Spend up to a second of beam per axis on jumps, then wait for nothing and place every sample by the model found
+    Identify,
+    /// Wait for nothing (or as --settle says) and believe every command
+    Ignore,
+}
+
 #[derive(Debug, Args)]
 pub(crate) struct FieldArgs {
     /// Pixels: N or ROWSxCOLUMNS (the instrument's default if left out)
@@ -442,6 +453,9 @@ pub(crate) struct SimulateArgs {
     /// stem, sem, electrostatic, ideal, or a TOML file
     #[arg(long)]
     pub(crate) instrument: Option<String>,
+    /// Coils that lag: wait until they have settled, identify them first and predict where every sample was, or ignore it
+    #[arg(long, value_enum, default_value_t = CoilsArg::Wait)]
+    pub(crate) coils: CoilsArg,
     /// Pixel size of a bare file, nm
     #[arg(long, allow_negative_numbers = true)]
     pub(crate) pixel_nm: Option<f64>,

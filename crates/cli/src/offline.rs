@@ -1,7 +1,7 @@
 //! Verbs that need no server: simulate, reconstruct, replay, recover.
 
 use crate::acquire::read_list;
-use crate::args::{PathArg, ReconstructArgs, SimulateArgs};
+use crate::args::{CoilsArg, PathArg, ReconstructArgs, SimulateArgs};
 use crate::failure::Failure;
 use crate::output::{Output, count, seconds};
 use crate::plan;
@@ -11,6 +11,8 @@ use serde_json::json;
 
 /// Threads of the estimator; results do not depend on it.
 const THREADS: usize = 2;
+/// Beam per axis that identifying the coils may take.
+const COIL_BEAM: std::time::Duration = std::time::Duration::from_secs(1);
 
 impl From<lab::Error> for Failure {
     fn from(error: lab::Error) -> Self {
@@ -52,13 +54,36 @@ pub(crate) fn simulate(args: &SimulateArgs, output: &Output) -> Result<(), Failu
     let field = stage.field()?;
     let list = read_list(args.plan.list.as_deref(), field.grid)?;
     let mut plan = plan::plan(&args.plan, field, &stage.default_detectors(), list)?;
-    if args.plan.settle.is_none() {
+    if args.plan.settle.is_none() && args.coils == CoilsArg::Wait {
         plan.settle = lab::settle_law(instrument, field.grid)?;
     }
     set_current(args, &mut stage, &mut plan)?;
+    let coils = match args.coils {
+        CoilsArg::Identify => Some(stage.identify_coils(&plan, COIL_BEAM)?),
+        CoilsArg::Wait | CoilsArg::Ignore => None,
+    };
+    watch.lap("coils");
     let report = stage.run(&plan, args.out.as_deref(), &mut watch)?;
-    output.result(text(&report), &json!(report));
+    let told = coils.as_ref().map_or(String::new(), coils_text);
+    let mut json = json!(report);
+    json["coils"] = json!(coils);
+    output.result(told + &text(&report), &json);
     Ok(())
+}
+
+fn coils_text(coils: &lab::Coils) -> String {
+    let axis = |i: usize, name: &str| {
+        let [delay, error] = coils.group_delay_us[i];
+        format!(
+            "coil {name}  f0 {:.2} kHz, ζ {:.3}, group delay {delay:.3} ± {error:.3} µs, χ² {:.2}, from {:.2} s at {:.1} events/µs\n",
+            coils.f0_khz[i],
+            coils.zeta[i],
+            coils.chi_square[i],
+            coils.beam_s[i],
+            coils.events_per_us[i],
+        )
+    };
+    axis(0, "x") + &axis(1, "y")
 }
 
 /// Current and dwell from what was stated: a dose sets the dwell at the given current, or the current at the given dwell.
@@ -101,8 +126,9 @@ fn text(report: &Report) -> String {
             .map_or(String::new(), |d| format!(" = {d:.3} e⁻/Å²")),
     );
     text += &format!(
-        "time  {} (a full raster with flyback: {})\n",
+        "time  {}, {:.3} × pure dwell (a full raster with flyback: {})\n",
         seconds(report.scan_time_s),
+        report.scan_time_s / report.dwell_time_s.max(1e-12),
         seconds(report.full_raster_time_s),
     );
     text += &quality_text(&report.quality, &report.events_per_visited_pixel);

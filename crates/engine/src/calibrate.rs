@@ -6,7 +6,7 @@
 
 mod coil;
 
-pub use coil::{AxisFound, CoilFound, coil};
+pub use coil::{AxisFound, COIL_DWELL_US, CoilFound, coil};
 
 use crate::lockstep::{Lockstep, Observer};
 use crate::{AcquisitionId, Error, Handle, State, Tail};

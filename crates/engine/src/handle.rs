@@ -6,7 +6,7 @@ use crate::{
     Prediction, Prepared, Slot, Status,
 };
 use crossbeam::channel::{RecvTimeoutError, Sender, TrySendError, bounded};
-use domain::{BatchId, Clock, ColumnState, Estimate, Plan, PositionBatch, SampleBlock};
+use domain::{BatchId, Clock, ColumnState, Estimate, Plan, PositionBatch, SampleBlock, ScanField};
 use hal::{Capabilities, FieldCalibration, TripId};
 use std::collections::VecDeque;
 use std::sync::atomic::{AtomicU32, Ordering};
@@ -194,6 +194,13 @@ impl Handle {
         known.retain(|c| c.id != calibration.id);
         known.push(calibration);
         Ok(())
+    }
+
+    /// The field calibration that a plan on `field` would be run with.
+    pub fn field_calibration(&self, field: &ScanField) -> Result<FieldCalibration, Error> {
+        let instrument = lock(&self.shared.instrument).clone();
+        let now = self.shared.clock.wall();
+        Ok(crate::prepare::choose_calibration(field, &instrument, now)?)
     }
 
     /// Coil calibrations at hand.

@@ -19,8 +19,10 @@ use crate::{
     Acquisition, AcquisitionId, CoilCalibration, Command, Config, Error, LeaseEpoch, Prediction,
     Prepared, RecorderState,
 };
-use domain::{Clock, ColumnState, Estimate, Gap, Plan, PlanKind, SampleBlock, VirtualClock};
-use hal::{Capabilities, Receive, ScanController, Transmit, TripId};
+use domain::{
+    Clock, ColumnState, Estimate, Gap, Plan, PlanKind, SampleBlock, ScanField, VirtualClock,
+};
+use hal::{Capabilities, FieldCalibration, Receive, ScanController, Transmit, TripId};
 use std::collections::VecDeque;
 use std::path::PathBuf;
 use std::sync::Arc;
@@ -139,6 +141,16 @@ impl Lockstep {
         calibration.model.check()?;
         self.instrument.coils.push(calibration);
         Ok(())
+    }
+
+    /// The field calibration that a plan on `field` is run with.
+    pub fn field_calibration(&self, field: &ScanField) -> Result<FieldCalibration, Error> {
+        let now = self.clock.wall();
+        Ok(crate::prepare::choose_calibration(
+            field,
+            &self.instrument,
+            now,
+        )?)
     }
 
     /// Dry run.

@@ -6,7 +6,7 @@ use crate::handle::Instrument;
 use crate::{AcquisitionId, CoilCalibration, Config, PlannedCoils, Prediction};
 use domain::{
     BlankTravel, Detector, DetectorName, DwellTime, Exposure, Invalid, Pattern, Plan, PlanKind,
-    StopRule,
+    ScanField, StopRule,
 };
 use hal::{ArmedDetector, BlankerKind, Capabilities, FieldCalibration};
 use std::time::Duration;
@@ -103,7 +103,7 @@ impl Prepared {
             .iter()
             .map(|name| find_detector(capabilities, name))
             .collect::<Result<Vec<_>, _>>()?;
-        let calibration = choose_calibration(plan, instrument, wall)?;
+        let calibration = choose_calibration(&plan.field, instrument, wall)?;
         calibration.check_reach(&plan.field, &capabilities.reach)?;
         let (dwell, travel) = timing(plan, capabilities, current)?;
         scan::policy(plan, dwell, current).map_err(crate::parts::scan_failure)?;
@@ -254,22 +254,20 @@ fn find_detector(
         })
 }
 
-fn choose_calibration(
-    plan: &Plan,
+pub(crate) fn choose_calibration(
+    field: &ScanField,
     instrument: &Instrument,
     wall: Duration,
 ) -> Result<FieldCalibration, Invalid> {
     let chosen = FieldCalibration::select(
         &instrument.calibrations,
-        plan.field.pitch,
+        field.pitch,
         &instrument.column,
         wall.as_secs(),
     );
     match chosen {
         Ok(found) => Ok(found.clone()),
-        Err(_) if plan.field.pitch == domain::Pitch::Unknown => {
-            FieldCalibration::filling(&plan.field)
-        }
+        Err(_) if field.pitch == domain::Pitch::Unknown => FieldCalibration::filling(field),
         Err(invalid) => Err(invalid),
     }
 }

@@ -18,7 +18,7 @@ pub use quality_bench::{Bench, Live, Milliseconds, QualityBench, QualityRun};
 pub use reconstruct::{Reconstructed, reconstruct};
 pub use replay::{Replayed, replay};
 pub use score::{Planes, Score, score};
-pub use simulate::{Report, Stage, scene, settle_law};
+pub use simulate::{Coils, Report, Stage, scene, settle_law};
 pub use stopwatch::{Spent, Stopwatch};
 
 /// The refused value behind an error of the engine, if that is what it is.

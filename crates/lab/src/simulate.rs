@@ -11,12 +11,13 @@ use domain::{
     Pitch, Plan, SampleBlock, ScanField, SettleLaw, VirtualClock,
 };
 use engine::lockstep::{Lockstep, Observer};
-use engine::{Config, State};
+use engine::{CoilCalibration, Config, State};
 use serde::Serialize;
 use sim::{Device, Image, Instrument, Scene, Specimen};
 use std::collections::BTreeMap;
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
+use std::time::Duration;
 
 /// A probe closer to its end than this, px of 1/512 field, counts as settled.
 const SETTLED_PX: f64 = 0.25;
@@ -28,6 +29,25 @@ pub struct Stage {
     instrument: Instrument,
     image: Image,
     n_threads: usize,
+    /// Identified coils, in force for every run.
+    coils: Option<CoilCalibration>,
+}
+
+/// Coils as they were identified.
+#[derive(Debug, Clone, Serialize)]
+pub struct Coils {
+    /// Beam time per axis `[x, y]`, s.
+    pub beam_s: [f64; 2],
+    /// Detected events per µs at the landing places, by axis.
+    pub events_per_us: [f64; 2],
+    /// Resonances, kHz.
+    pub f0_khz: [f64; 2],
+    /// Dampings.
+    pub zeta: [f64; 2],
+    /// Group delays and their standard errors, µs.
+    pub group_delay_us: [[f64; 2]; 2],
+    /// Squared residuals per degree of freedom.
+    pub chi_square: [f64; 2],
 }
 
 /// What a simulated acquisition gave.
@@ -59,6 +79,8 @@ pub struct Report {
     pub dose_e_per_a2: Option<f64>,
     /// Scan time on the controller's clock, s.
     pub scan_time_s: f64,
+    /// Of `scan_time_s`, dwell, s.
+    pub dwell_time_s: f64,
     /// Of a full raster with the same dwell and settle law, with flyback, s.
     pub full_raster_time_s: f64,
     /// Detected events per visited pixel, by detector.
@@ -113,6 +135,7 @@ impl Stage {
                 instrument,
                 image,
                 n_threads,
+                coils: None,
             }),
             Specimen::Code => {
                 Err(Invalid::new("specimen", "code", "a specimen with an image").into())
@@ -193,6 +216,45 @@ impl Stage {
         self.set_current_pa(wanted / per_picoampere)
     }
 
+    /// Identifies the scan coils by jump and hold, as on an instrument, and puts what is found in force: samples are then
+    /// placed where the coils carried the beam. Counting noise is on, whatever the runs are made with.
+    pub fn identify_coils(&mut self, plan: &Plan, beam: Duration) -> Result<Coils, Error> {
+        let noiseless = std::mem::replace(&mut self.instrument.probe.noiseless, false);
+        let bright = Plan {
+            exposure: Exposure::Dwell(DwellTime::from_microseconds(
+                engine::calibrate::COIL_DWELL_US,
+            )?),
+            ..plan.clone()
+        };
+        let session = self.session(&bright, None);
+        self.instrument.probe.noiseless = noiseless;
+        let mut session = session?;
+        let map = session.engine.field_calibration(&plan.field)?;
+        let found = engine::calibrate::coil(
+            &mut session.engine,
+            &bright,
+            &map,
+            beam,
+            "coil-simulated",
+            0,
+        )?;
+        let each =
+            |of: fn(&engine::calibrate::AxisFound) -> f64| [0, 1].map(|i| of(&found.axes[i]));
+        let told = Coils {
+            beam_s: each(|a| a.beam.as_secs_f64()),
+            events_per_us: each(|a| a.events_per_us),
+            f0_khz: each(|a| a.fit.coil.f0_khz),
+            zeta: each(|a| a.fit.coil.zeta),
+            group_delay_us: [0, 1].map(|i| {
+                let fit = &found.axes[i].fit;
+                [fit.coil.group_delay_us(), fit.group_delay_error_us]
+            }),
+            chi_square: each(|a| a.fit.chi_square),
+        };
+        self.coils = Some(found.calibration);
+        Ok(told)
+    }
+
     /// Runs `plan`; writes the data set to `out` where one is named (it must not exist).
     pub fn run(
         &self,
@@ -244,6 +306,7 @@ impl Stage {
             electrons_outside: acquisition.dose.outside,
             dose_e_per_a2: acquisition.dose_e_per_a2,
             scan_time_s: acquisition.scan_time.as_secs_f64(),
+            dwell_time_s: prediction.dwell_time.map_or(0.0, |t| t.as_secs_f64()),
             full_raster_time_s: prediction.full_raster_time.as_secs_f64(),
             events_per_visited_pixel: names.zip(tally.events.iter().map(per_visited)).collect(),
             quality,
@@ -302,9 +365,11 @@ impl Stage {
             estimator_threads: self.n_threads,
             ..Config::default()
         };
-        Ok(Session {
-            engine: Lockstep::new(config, controller.controller(), column, clock)?,
-        })
+        let mut engine = Lockstep::new(config, controller.controller(), column, clock)?;
+        if let Some(coils) = &self.coils {
+            engine.add_coil(coils.clone())?;
+        }
+        Ok(Session { engine })
     }
 }
 

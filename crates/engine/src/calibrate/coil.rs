@@ -19,6 +19,8 @@ use std::ops::Range;
 use std::sync::Arc;
 use std::time::Duration;
 
+/// Longest dwell that is counted, µs: the detector's range must suit it.
+pub const COIL_DWELL_US: f64 = 25.0;
 /// Units across the field.
 const UNITS: f64 = 512.0;
 /// Places per side of the survey, and its dwell, ns.
