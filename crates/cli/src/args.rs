@@ -300,6 +300,12 @@ pub(crate) struct PlanArgs {
     /// Stop after so much scan time, s
     #[arg(long, allow_negative_numbers = true)]
     pub(crate) until_s: Option<f64>,
+    /// Stop when two halves of the samples agree down to this period, nm
+    #[arg(long, allow_negative_numbers = true)]
+    pub(crate) until_resolution_nm: Option<f64>,
+    /// Stop when the standard deviation is below this share of the mean signal everywhere, e.g. 0.02
+    #[arg(long, allow_negative_numbers = true)]
+    pub(crate) until_precision: Option<f64>,
     /// Work held by the controller, ms
     #[arg(long, default_value_t = 20.0, allow_negative_numbers = true)]
     pub(crate) lead_ms: f64,

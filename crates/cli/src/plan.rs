@@ -54,6 +54,16 @@ pub(crate) fn plan(
         plan.stop
             .push(StopRule::Time(span("until_s", seconds, 1.0)?));
     }
+    if let Some(nm) = args.until_resolution_nm {
+        let nm = Nanometres::new(nm).map_err(|e| e.named("until_resolution_nm"))?;
+        plan.stop.push(StopRule::Resolution(nm));
+    }
+    if let Some(relative) = args.until_precision {
+        plan.stop.push(StopRule::Precision {
+            relative,
+            region: None,
+        });
+    }
     plan.lead = span("lead_ms", args.lead_ms, 1e-3)?;
     plan.batch = args.batch;
     plan.texts = Texts {
@@ -252,6 +262,8 @@ mod tests {
             ("--batch 1", "batch"),
             ("--lead-ms 0", "lead_ms"),
             ("--until-s -1", "until_s"),
+            ("--until-resolution-nm 0", "until_resolution_nm"),
+            ("--until-precision 2", "stop.relative"),
         ] {
             assert_eq!(plan_of(options).unwrap_err().field, field, "{options}");
         }

@@ -71,6 +71,8 @@ pub enum Event {
     Estimated {
         /// Its revision.
         revision: u64,
+        /// What it achieves by each rule of quality of the plan, in order; empty where it was not judged.
+        achieved: Vec<f64>,
     },
     /// The recorder's state changed.
     Recorder(RecorderState),
@@ -340,9 +342,10 @@ impl Core {
             Event::LinkDown { reason } => self.link_down(reason, now, actions),
             Event::Unsent { first_position } => self.unsent(first_position, now, actions),
             Event::Decided { batch, positions } => self.decided(batch, positions, now, actions),
-            Event::Estimated { revision } => {
+            Event::Estimated { revision, achieved } => {
                 if let Some(active) = &mut self.active {
                     active.revision = active.revision.max(revision);
+                    active.judge(&achieved);
                 }
             }
             Event::Recorder(state) => self.recorder_changed(state, now, actions),

@@ -375,6 +375,7 @@ impl Lockstep {
                 kernel,
                 self.config.memory_limit_bytes,
             )
+            .and_then(|made| made.map(|e| e.judging(&prepared)).transpose())
             .map_err(OpenFailure::Invalid)?
         } else {
             None
@@ -437,10 +438,30 @@ impl Lockstep {
                 }
             }
         }
+        let mut judges = false;
         if let Some(estimator) = self.parts.as_mut().and_then(|p| p.estimator.as_mut()) {
             estimator.absorb(block);
+            judges = estimator.judgement_is_due();
         }
         self.work(QUOTA, false);
+        if judges {
+            self.judge();
+        }
+    }
+
+    /// Brings the estimate up to date and tells the machine what it achieves.
+    fn judge(&mut self) {
+        while self.work(u64::from(u32::MAX), false) {}
+        self.work(0, true);
+        let Some(parts) = &mut self.parts else {
+            return;
+        };
+        if let (Some(estimator), Some(estimate)) = (&mut parts.estimator, &parts.estimate) {
+            self.events.push_back(Event::Estimated {
+                revision: estimate.revision,
+                achieved: estimator.judge(estimate),
+            });
+        }
     }
 
     /// Gives the estimator a quota, and takes an estimate if `take`. True while work is pending.

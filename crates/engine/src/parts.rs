@@ -3,6 +3,7 @@
 pub(crate) mod deciding;
 pub(crate) mod estimating;
 pub(crate) mod journal;
+pub(crate) mod judging;
 pub(crate) mod recording;
 
 use crate::core::OpenFailure;

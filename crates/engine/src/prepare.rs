@@ -3,6 +3,7 @@
 //! Runs on the caller's thread. Nothing is reserved or written here; what arming will need is bounded and told.
 
 use crate::handle::Instrument;
+use crate::parts::judging::is_of_quality;
 use crate::{AcquisitionId, CoilCalibration, Config, PlannedCoils, Prediction};
 use domain::{
     BlankTravel, Detector, DetectorName, DwellTime, Exposure, Invalid, Pattern, Plan, PlanKind,
@@ -90,7 +91,7 @@ impl Prepared {
         wall: Duration,
     ) -> Result<Self, Invalid> {
         plan.check()?;
-        check_later_issues(plan)?;
+        check_quality_rules(plan, config)?;
         let column = &instrument.column;
         let current = column.probe_current;
         let electrons_per_ns = current.map(domain::Current::electrons_per_ns);
@@ -167,17 +168,33 @@ impl Prepared {
     }
 }
 
-fn check_later_issues(plan: &Plan) -> Result<(), Invalid> {
-    for rule in &plan.stop {
-        let name = match rule {
-            StopRule::Resolution(_) => "resolution",
-            StopRule::Precision { .. } => "precision",
-            StopRule::Positions(_) | StopRule::Time(_) | StopRule::Dose(_) => continue,
-        };
+/// Rules about the quality of the estimate need one that grows with the acquisition, on whole planes.
+fn check_quality_rules(plan: &Plan, config: &Config) -> Result<(), Invalid> {
+    let Some(rule) = plan.stop.iter().find(|r| is_of_quality(r)) else {
+        return Ok(());
+    };
+    let name = match rule {
+        StopRule::Resolution(_) => "stop.resolution_nm",
+        _ => "stop.precision",
+    };
+    let refuse = |allowed: &'static str| Err(Invalid::new(name, "set", allowed));
+    if !config.estimate {
+        return refuse("positions, time or dose: this engine makes no estimates");
+    }
+    if plan.n_frames != 1 && !plan.average {
+        return refuse("one frame, or frames averaged into one estimate");
+    }
+    if plan.field.grid.n_pixels() > WHOLE_PIXELS {
+        return refuse("a grid of at most 4096 × 4096 pixels");
+    }
+    if let StopRule::Resolution(nm) = rule
+        && nm.nm() < 2.0 * plan.field.pitch.field_units()
+    {
+        let least = 2.0 * plan.field.pitch.field_units();
         return Err(Invalid::new(
-            "stop",
             name,
-            "positions, time, dose (this version does not judge resolution or precision)",
+            nm.nm(),
+            format!("{least} nm or more: two pixels"),
         ));
     }
     Ok(())

@@ -304,7 +304,14 @@ impl Again {
                 },
                 now,
             ),
-            "estimated" => self.feed(Event::Estimated { revision: value(0) }, now),
+            "estimated" => {
+                let judged = values.iter().skip(1);
+                let event = Event::Estimated {
+                    revision: value(0),
+                    achieved: judged.map(|bits| f64::from_bits(*bits)).collect(),
+                };
+                self.feed(event, now);
+            }
             "recorder" => {
                 let state = match value(0) {
                     0 => RecorderState::Off,

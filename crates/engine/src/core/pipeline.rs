@@ -7,6 +7,7 @@
 use super::ledger::BeamTime;
 use super::{Action, Ask, Core, Decider, Settings};
 use crate::core::flight::{slice, uniform};
+use crate::parts::judging::is_of_quality;
 use crate::{Decision, DecisionWanted, EndReason, Refusal, State};
 use domain::{
     BatchId, BlankTravel, Grid, Pattern, Plan, PlanKind, PositionBatch, StopRule, WhenLate,
@@ -651,6 +652,26 @@ impl Pipeline {
 }
 
 impl super::active::Active {
+    /// Stops where an estimate achieves what a rule of quality asks for.
+    pub(super) fn judge(&mut self, achieved: &[f64]) {
+        if self.stop.is_some() || self.ending.is_some() {
+            return;
+        }
+        let rules = self.prepared.plan.stop.iter().filter(|r| is_of_quality(r));
+        let reached = rules.zip(achieved).find_map(|(rule, &achieved)| {
+            let (rule, most) = match rule {
+                StopRule::Resolution(nm) => ("resolution", nm.nm()),
+                StopRule::Precision { relative, .. } => ("precision", *relative),
+                _ => return None,
+            };
+            (achieved <= most).then_some(EndReason::Stopped { rule, achieved })
+        });
+        if reached.is_some() {
+            self.stop = reached;
+            self.pipeline.clear();
+        }
+    }
+
     /// How many of the next `n` positions the limits and stop rules allow; none sets the reason to stop.
     fn within_rules(&mut self, n: usize) -> usize {
         let plan = &self.prepared.plan;

@@ -2,6 +2,7 @@
 //!
 //! Every piece of work is an [`Op`]: so many blocks absorbed, so much quota. The same operations give the same estimate.
 
+use super::judging::Judge;
 use super::recon_failure;
 use crate::{Config, Prepared};
 use domain::{Estimate, Invalid, SampleBlock, SignalKind};
@@ -32,8 +33,11 @@ pub(crate) struct Estimator {
     series: bool,
     frame: u32,
     blocks: u64,
+    n_positions: u64,
     /// Revisions of earlier frames, so that they grow over a series.
     revisions_before: u64,
+    /// Judges estimates where a stop rule asks for it.
+    judge: Option<Judge>,
 }
 
 pub(crate) fn kernel_of(config: &Config) -> Kernel {
@@ -98,8 +102,30 @@ impl Estimator {
             series: prepared.plan.n_frames != 1 && !prepared.plan.average,
             frame: 0,
             blocks: 0,
+            n_positions: 0,
             revisions_before: 0,
+            judge: None,
         }))
+    }
+
+    /// The same, judging its estimates by the stop rules of the plan. A replay has the judgements on record.
+    pub(crate) fn judging(mut self, prepared: &Prepared) -> Result<Self, Invalid> {
+        self.judge = Judge::new(prepared, &self.setup)?;
+        Ok(self)
+    }
+
+    /// Whether the next estimate will be judged.
+    pub(crate) fn judgement_is_due(&self) -> bool {
+        let n = self.n_positions;
+        self.judge.as_ref().is_some_and(|judge| judge.is_due(n))
+    }
+
+    /// What `estimate` achieves by each rule of quality; empty where none is due.
+    pub(crate) fn judge(&mut self, estimate: &Estimate) -> Vec<f64> {
+        match &mut self.judge {
+            Some(judge) if judge.is_due(estimate.n_positions) => judge.judge(estimate),
+            _ => Vec::new(),
+        }
     }
 
     /// Whether `block` begins a frame that needs an estimator of its own: finish this frame, then [`Self::next_frame`].
@@ -129,6 +155,10 @@ impl Estimator {
             }
         };
         self.recon.absorb(&seen);
+        if let Some(judge) = &mut self.judge {
+            judge.absorb(&seen);
+        }
+        self.n_positions += block.len() as u64;
         self.blocks = block.sequence + 1;
     }
 

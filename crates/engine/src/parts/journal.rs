@@ -52,7 +52,11 @@ pub(crate) fn record_of(event: &Event, now: Duration) -> Option<Record> {
         Event::LinkDown { reason } => input("link_down", Vec::new(), reason),
         Event::Unsent { first_position } => input("unsent", vec![*first_position], ""),
         Event::Decided { batch, positions } => decided_record("decided", batch.0, positions),
-        Event::Estimated { revision } => input("estimated", vec![*revision], ""),
+        Event::Estimated { revision, achieved } => {
+            let mut values = vec![*revision];
+            values.extend(achieved.iter().map(|v| v.to_bits()));
+            input("estimated", values, "")
+        }
         Event::Recorder(state) => match state {
             RecorderState::Off => input("recorder", vec![0], ""),
             RecorderState::Alive => input("recorder", vec![1], ""),

@@ -108,6 +108,7 @@ impl Work {
                 kernel_of(config),
                 config.memory_limit_bytes,
             )
+            .and_then(|made| made.map(|e| e.judging(&prepared)).transpose())
             .map_err(OpenFailure::Invalid)?
         } else {
             None
@@ -173,8 +174,9 @@ impl Work {
             estimate = taken;
         }
         if let Some(estimate) = estimate {
+            let achieved = estimator.judge(&estimate);
             self.published = clock.now();
-            publish(&self.prepared, estimate, clock.now(), wires);
+            publish(&self.prepared, estimate, achieved, clock.now(), wires);
         }
     }
 
@@ -211,7 +213,7 @@ impl Work {
                 records,
                 digest_record(estimator.frame(), digest(&estimate), clock.now()),
             );
-            publish(&self.prepared, estimate, clock.now(), wires);
+            publish(&self.prepared, estimate, Vec::new(), clock.now(), wires);
         }
         if let Some(finishing) = &mut self.finishing {
             finishing.maps(estimator)?;
@@ -256,7 +258,13 @@ fn record(records: &Sender<recorder_thread::Request>, record: store::Record) {
     let _ = records.send(recorder_thread::Request::Record(record));
 }
 
-fn publish(prepared: &Prepared, estimate: Estimate, now: Duration, wires: &Wires) {
+fn publish(
+    prepared: &Prepared,
+    estimate: Estimate,
+    achieved: Vec<f64>,
+    now: Duration,
+    wires: &Wires,
+) {
     let revision = estimate.revision;
     let estimate = Arc::new(estimate);
     wires.estimate.put(estimate.clone(), now);
@@ -267,5 +275,5 @@ fn publish(prepared: &Prepared, estimate: Estimate, now: Duration, wires: &Wires
     if let Some(slot) = slot {
         slot.put(estimate, now);
     }
-    let _ = wires.words.send(Event::Estimated { revision });
+    let _ = wires.words.send(Event::Estimated { revision, achieved });
 }

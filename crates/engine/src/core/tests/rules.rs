@@ -1,7 +1,7 @@
 //! What a run does when nothing goes wrong: order, lead, limits, stop rules, frames, decisions.
 
 use super::rig::{MS, Rig, plan, prepare};
-use crate::core::Decider;
+use crate::core::{Decider, Event};
 use crate::{Command, Decision, EndReason, Error, Refusal, State};
 use domain::{
     AreaLimit, Dose, Electrons, Fraction, Nanometres, Pattern, PositionBatch, StopRule, WhenLate,
@@ -208,14 +208,51 @@ fn stop_rules_end_it_at_the_first_that_is_reached() {
 }
 
 #[test]
-fn rules_of_a_later_version_are_refused_by_name() {
+fn a_rule_of_quality_stops_when_an_estimate_achieves_it() {
+    let mut plan = plan();
+    plan.stop = vec![
+        StopRule::Positions(900),
+        StopRule::Resolution(Nanometres::new(0.3).unwrap()),
+        StopRule::Precision {
+            relative: 0.02,
+            region: None,
+        },
+    ];
+    let mut rig = Rig::running(&plan);
+    rig.expose(200);
+    let estimated = |revision, achieved: [f64; 2]| Event::Estimated {
+        revision,
+        achieved: achieved.to_vec(),
+    };
+    rig.event(estimated(1, [0.5, f64::INFINITY]));
+    assert_eq!(rig.snapshot().state, State::Running);
+    rig.event(estimated(2, [0.4, 0.015]));
+    rig.finish();
+    let done = rig.snapshot();
+    let wanted = EndReason::Stopped {
+        rule: "precision",
+        achieved: 0.015,
+    };
+    assert_eq!(
+        (done.state, done.end.clone()),
+        (State::Finished, Some(wanted))
+    );
+    // What was on its way is kept: at most the lead.
+    assert!((200..=600).contains(&done.n_sampled), "{}", done.n_sampled);
+    rig.check_ends();
+}
+
+#[test]
+fn rules_of_quality_need_an_estimate_that_grows() {
     let mut plan = plan();
     plan.stop = vec![StopRule::Resolution(Nanometres::new(0.1).unwrap())];
     let error = prepare(&plan).unwrap_err();
-    assert_eq!(
-        (error.field.as_ref(), error.value.as_str()),
-        ("stop", "resolution")
-    );
+    // Two pixels of 0.1 nm are the finest.
+    assert_eq!(error.field, "stop.resolution_nm");
+    plan.stop = vec![StopRule::Resolution(Nanometres::new(0.3).unwrap())];
+    assert!(prepare(&plan).is_ok());
+    plan.n_frames = 2;
+    assert_eq!(prepare(&plan).unwrap_err().value, "set");
 }
 
 #[test]
