@@ -290,7 +290,8 @@ fn strange_coils_are_placed_to_a_quarter_of_a_pixel() {
     }
     let count = errors.len() as f64;
     let mean = [0, 1].map(|k| errors.iter().map(|(p, _)| p[k]).sum::<f64>() / count);
-    let rms = |off: &dyn Fn(&([f64; 2], [f64; 2])) -> [f64; 2]| {
+    type Errors = ([f64; 2], [f64; 2]);
+    let rms = |off: &dyn Fn(&Errors) -> [f64; 2]| {
         let sum: f64 = errors
             .iter()
             .map(|e| off(e).iter().map(|v| v * v).sum::<f64>())
