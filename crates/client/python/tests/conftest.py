@@ -27,17 +27,17 @@ probe_current_source = "test"
 class Daemon:
     """`beamwright serve` in a process of its own, that can be killed and started again on the same port."""
 
-    def __init__(self, folder: pathlib.Path, uri: str = "sim:") -> None:
-        self.folder, self.uri, self.port = folder, uri, 0
+    def __init__(self, folder: pathlib.Path, uri: str = "sim:", more: str = "") -> None:
+        self.folder, self.uri, self.more, self.port = folder, uri, more, 0
         self.start()
 
     def start(self) -> None:
         config = self.folder / "beamwright.toml"
-        config.write_text(CONFIG.format(port=self.port, folder=self.folder, uri=self.uri))
+        config.write_text(CONFIG.format(port=self.port, folder=self.folder, uri=self.uri) + self.more)
         command = [BINARY, "serve", "--config", str(config)]
         self.process = subprocess.Popen(command, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True)
         for line in self.process.stdout:
-            if found := re.search(r"http://(127\.0\.0\.1):(\d+)", line):
+            if found := re.search(r"https?://(127\.0\.0\.1):(\d+)", line):
                 self.port = int(found.group(2))
                 self.address = f"127.0.0.1:{self.port}"
                 return
