@@ -124,6 +124,18 @@ impl Shuffle {
         Self { shape, key }
     }
 
+    /// Where `first`, `first + 1`, … go.
+    #[inline]
+    pub(crate) fn run(&self, first: u32, into: &mut [u32]) {
+        for (place, i) in into.iter_mut().zip(first..) {
+            *place = self.turn(i);
+        }
+        // Few leave the range: looked for apart, so that the first pass has no branch.
+        for place in into.iter_mut().filter(|x| u64::from(**x) >= self.shape.n) {
+            *place = self.at(*place);
+        }
+    }
+
     /// Where `i` goes.
     #[inline]
     pub(crate) fn at(&self, i: u32) -> u32 {

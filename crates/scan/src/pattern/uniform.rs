@@ -10,6 +10,8 @@ use crate::path::{Bands, Path, Place};
 use crate::random::{Divisor, Shuffle, ShuffleShape, Stream, hypergeometric, key};
 use domain::Grid;
 
+/// Positions of a random order that are worked out together.
+const RUN: usize = 64;
 /// Bands are cut so that none has more than 2³¹ pixels.
 const BAND_PIXELS_MAX: u64 = 1 << 31;
 
@@ -217,12 +219,24 @@ impl Path for UniformPath {
 
     fn extend(&mut self, n: usize, places: &mut Vec<Place>) {
         let end = (u64::from(self.next) + n as u64).min(self.set.strata.n) as u32;
-        places.extend((self.next..end).map(|k| {
-            let (band, i) = self.set.locate(self.order.at(k));
-            let (top, shape, shuffle) = self.set.band(band);
-            let (col, row) = shape.by_height.split(shuffle.at(i));
-            Place::pixel(top + row, col)
-        }));
-        self.next = end;
+        // Step by step for a few positions at once: each step alone is a chain of multiplications that wait for each
+        // other, those of several positions run side by side.
+        let (mut ranks, mut found, mut pixels) = ([0; RUN], [(0, 0); RUN], [0; RUN]);
+        while self.next < end {
+            let n = RUN.min((end - self.next) as usize);
+            self.order.run(self.next, &mut ranks[..n]);
+            for (found, &rank) in found.iter_mut().zip(&ranks[..n]) {
+                *found = self.set.locate(rank);
+            }
+            for (pixel, &(band, i)) in pixels.iter_mut().zip(&found[..n]) {
+                *pixel = self.set.band(band).2.at(i);
+            }
+            places.extend(found[..n].iter().zip(&pixels).map(|(&(band, _), &pixel)| {
+                let (top, shape, _) = self.set.band(band);
+                let (col, row) = shape.by_height.split(pixel);
+                Place::pixel(top + row, col)
+            }));
+            self.next += n as u32;
+        }
     }
 }
