@@ -27,7 +27,14 @@ pub struct Replayed {
 
 /// Replays the journal of the data set at `path` and compares every decision and the final estimates.
 pub fn replay(path: &Path) -> Result<Replayed, Error> {
-    let report = engine::replay::replay(path)?;
+    let journal = if path.is_dir() {
+        store::journal_path(path)
+    } else {
+        path.to_owned()
+    };
+    // What is no journal is refused by the store's own words.
+    store::JournalReader::open(&journal)?;
+    let report = engine::replay::replay(&journal)?;
     Ok(Replayed {
         records: report.n_records,
         batches: report.n_batches,

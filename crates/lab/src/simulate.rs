@@ -263,6 +263,11 @@ impl Stage {
         watch: &mut Stopwatch,
     ) -> Result<Report, Error> {
         let target = out.map(Target::new).transpose()?;
+        // A plan that is refused leaves no folder behind.
+        self.session(plan, None)?.engine.validate(plan)?;
+        if let Some(target) = &target {
+            store::check_writable(&target.parent)?;
+        }
         let mut session = self.session(plan, target.as_ref().map(|t| t.parent.as_path()))?;
         let prediction = session.engine.validate(plan)?;
         watch.lap("prepare");
@@ -385,16 +390,11 @@ struct Target {
 
 impl Target {
     fn new(path: &Path) -> Result<Self, Error> {
-        if path.exists() {
-            return Err(
-                Invalid::new("out", path.display(), "a path that does not exist yet").into(),
-            );
-        }
+        store::check_new(path)?;
         let parent = match path.parent() {
             Some(parent) if !parent.as_os_str().is_empty() => parent.to_path_buf(),
             _ => PathBuf::from("."),
         };
-        store::check_writable(&parent)?;
         Ok(Self {
             parent,
             path: path.to_path_buf(),

@@ -139,21 +139,27 @@ impl DataDirectory {
     }
 }
 
-/// Creates the directory of a data set at a path of the operator's choice, and answers its id.
-pub fn create_data_set_at(path: &Path) -> Result<String, Error> {
-    let id = path
-        .file_name()
-        .and_then(|name| name.to_str())
-        .map(|name| name.strip_suffix(SUFFIX).unwrap_or(name))
-        .filter(|name| !name.is_empty())
+/// Id of the data set that would be made at a path of the operator's choice. Refuses a name that no data set has, and
+/// what exists; creates nothing.
+pub fn check_new(path: &Path) -> Result<String, Error> {
+    let name = path.file_name().and_then(|name| name.to_str());
+    let id = name
+        .and_then(|name| name.strip_suffix(SUFFIX))
+        .filter(|id| !id.is_empty())
         .ok_or_else(|| {
-            domain::Invalid::new("output", path.display(), "a path that ends in a name")
+            domain::Invalid::new("output", path.display(), "a name that ends in .zspy")
         })?;
     if path.exists() {
         return Err(Error::Exists {
             path: path.to_owned(),
         });
     }
+    Ok(id.to_owned())
+}
+
+/// Creates the directory of a data set at a path of the operator's choice, and answers its id.
+pub fn create_data_set_at(path: &Path) -> Result<String, Error> {
+    let id = check_new(path)?;
     let parent = path.parent().filter(|p| !p.as_os_str().is_empty());
     check_writable(parent.unwrap_or(Path::new(".")))?;
     fs::create_dir(path).map_err(|source| match source.kind() {
@@ -165,7 +171,7 @@ pub fn create_data_set_at(path: &Path) -> Result<String, Error> {
             source,
         },
     })?;
-    Ok(id.to_owned())
+    Ok(id)
 }
 
 /// `20261122-162431-k3f9x`: date and time in UTC, then five characters of `salt`.

@@ -22,7 +22,8 @@ pub use calibration::{
     CalibrationStore, CoilCalibration, ColumnKey, FieldCalibration, StoredDetectorCalibration,
 };
 pub use claim::{
-    DataDirectory, check_space, check_writable, create_data_set_at, data_set_id, free_bytes,
+    DataDirectory, check_new, check_space, check_writable, create_data_set_at, data_set_id,
+    free_bytes,
 };
 pub use dataset::{
     DataSet, DataSetEntry, DataSetState, Finaliser, Listing, MapInfo, Recovery, SampleSummary,
