@@ -144,6 +144,8 @@ pub enum Action {
         arming: Arming,
         /// The batch they come from.
         batch: BatchId,
+        /// The lease in force, the last one that was where the acquisition is detached; 0 where there is none.
+        lease_epoch: LeaseEpoch,
         /// Who decided.
         decided_by: Decider,
         /// Positions.

@@ -5,7 +5,7 @@ use super::ledger::{Edges, Ledger};
 use super::pipeline::{Pipeline, Planned};
 use super::{Action, Core, Decider, Settings, Totals};
 use crate::coil::Follower;
-use crate::{EndReason, Error, LinkState, Prepared, RecorderState, State};
+use crate::{EndReason, Error, LeaseEpoch, LinkState, Prepared, RecorderState, State};
 use domain::{Gap, GapCause};
 use hal::{Arming, ControllerStatus, RawBlock, RawGap, TripCause, TripId};
 use std::sync::Arc;
@@ -50,6 +50,8 @@ pub(super) struct Active {
     pub(super) revision: u64,
     /// Where lagging coils carry the beam, if that is known.
     coils: Option<Follower>,
+    /// The newest lease that it ran under, for the record.
+    pub(super) lease_epoch: LeaseEpoch,
 }
 
 impl Active {
@@ -92,6 +94,7 @@ impl Active {
             started_at: None,
             owed_since: None,
             revision: 0,
+            lease_epoch: LeaseEpoch::default(),
         }
     }
 

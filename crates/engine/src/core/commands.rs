@@ -67,6 +67,9 @@ impl Core {
             },
             Command::Grant(grant) => {
                 self.grant = grant;
+                if let (Some(epoch), Some(active)) = (self.lease_in_force(), &mut self.active) {
+                    active.lease_epoch = epoch;
+                }
                 Ok(())
             }
             Command::Column(column) => {
@@ -133,8 +136,17 @@ impl Core {
         self.check_armable()?;
         let prepared = self.known[at].prepared.clone();
         actions.push(Action::Open(prepared.clone()));
-        self.active = Some(Active::new(prepared, &self.settings, run, ticket));
+        let mut active = Active::new(prepared, &self.settings, run, ticket);
+        active.lease_epoch = self.lease_in_force().unwrap_or_default();
+        self.active = Some(active);
         Ok(())
+    }
+
+    const fn lease_in_force(&self) -> Option<LeaseEpoch> {
+        match self.grant {
+            Grant::Lease { epoch, .. } => Some(epoch),
+            Grant::Open | Grant::Nobody { .. } => None,
+        }
     }
 
     fn check_armable(&self) -> Result<(), Error> {

@@ -757,6 +757,7 @@ impl super::active::Active {
         actions.push(Action::Submit {
             arming,
             batch,
+            lease_epoch: self.lease_epoch,
             decided_by,
             positions,
         });

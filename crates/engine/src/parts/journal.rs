@@ -220,13 +220,14 @@ pub(crate) fn action_record(action: &Action, now: Duration) -> Option<Record> {
     match action {
         Action::Submit {
             batch,
+            lease_epoch,
             decided_by,
             positions,
             ..
         } => Some(Record::Batch(BatchRecord {
             t_ns,
             id: *batch,
-            lease_epoch: 0,
+            lease_epoch: lease_epoch.0,
             decided_by: match decided_by {
                 Decider::Pattern => store::Decider::Pattern,
                 Decider::Policy => store::Decider::Policy,
