@@ -37,6 +37,14 @@ pub(crate) fn acquisition_id(shared: &Shared, name: &str) -> Result<String, Stat
     newest(shared)?.ok_or_else(|| refuse(ErrorReason::NotFound, "there is no acquisition yet"))
 }
 
+/// What a name is told that neither this session nor the store knows.
+pub(crate) fn unknown_acquisition(id: &str) -> Status {
+    refuse(
+        ErrorReason::NotFound,
+        format!("there is no acquisition {id}"),
+    )
+}
+
 /// The acquisition that has the instrument, else the newest of this session, else of the store.
 pub(crate) fn newest(shared: &Shared) -> Result<Option<String>, Status> {
     if let Some(latest) = shared.engine.status() {

@@ -2,7 +2,7 @@
 
 use super::upload::Gathered;
 use super::watch::{Look, watch};
-use super::{Streamed, acquisition_id, blocking};
+use super::{Streamed, acquisition_id, blocking, unknown_acquisition};
 use crate::archive::page;
 use crate::control::{command, lock};
 use crate::convert;
@@ -144,6 +144,7 @@ impl Acquisitions {
 fn known_acquisition(shared: &Shared, id: &str) -> Result<v1::Acquisition, Status> {
     match shared.engine.acquisition(id) {
         Ok(acquisition) => Ok(convert::acquisition(shared, &acquisition, true)),
+        Err(_) if !shared.archive.journal(id).exists() => Err(unknown_acquisition(id)),
         Err(_) => shared.archive.acquisition(id, true).map_err(of_store),
     }
 }

@@ -1,6 +1,6 @@
 //! SampleService: samples, lossless, from the journal.
 
-use super::{Streamed, acquisition_id, blocking};
+use super::{Streamed, acquisition_id, blocking, unknown_acquisition};
 use crate::follow::{Cancel, Source, Wanted, signal_at, stream};
 use crate::refuse::{invalid, of_store, refuse};
 use crate::shared::Shared;
@@ -25,8 +25,7 @@ pub(crate) fn source_of(shared: &Shared, id: &str) -> Result<Source, Status> {
         .and_then(|a| a.path.as_ref().map(|path| path.join("journal")))
         .unwrap_or_else(|| shared.archive.journal(id));
     if session.is_none() && !journal.exists() {
-        let text = format!("there is no acquisition {id}");
-        return Err(refuse(ErrorReason::NotFound, text));
+        return Err(unknown_acquisition(id));
     }
     Ok(Source {
         id: id.to_owned(),
