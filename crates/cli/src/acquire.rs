@@ -31,13 +31,10 @@ pub(crate) async fn acquire(args: AcquireArgs, output: &Output) -> Result<(), Fa
         output.result("", &json!({ "prediction": dry.prediction }));
         return Ok(());
     }
-    let (lease, file) = lease_file::take(&client).await?;
-    let ended = follow_new(&client, &lease, &request, output).await;
-    if ended.is_ok() && request.plan.detached.is_none() {
-        lease.release().await?;
-    }
-    drop(file);
-    let ended = ended?;
+    let ended = lease_file::under(&client, async |lease: &Lease| {
+        follow_new(&client, lease, &request, output).await
+    })
+    .await?;
     output.result(summary(&ended), &report(&ended));
     finished(&ended)
 }
@@ -61,11 +58,11 @@ pub(crate) async fn view(args: ViewArgs, output: &Output) -> Result<(), Failure>
         plan.dose_rate_limit = Some(args.max_dose_rate);
     }
     plan.check()?;
-    let (lease, file) = lease_file::take(&client).await?;
-    let ended = follow_new(&client, &lease, &PlanRequest { plan, region }, output).await;
-    lease.release().await?;
-    drop(file);
-    let ended = ended?;
+    let request = PlanRequest { plan, region };
+    let ended = lease_file::under(&client, async |lease: &Lease| {
+        follow_new(&client, lease, &request, output).await
+    })
+    .await?;
     output.result(summary(&ended), &report(&ended));
     Ok(())
 }

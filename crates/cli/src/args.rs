@@ -435,6 +435,9 @@ pub(crate) struct DemoArgs {
 pub(crate) struct ServeArgs {
     #[command(flatten)]
     pub(crate) config: ConfigArg,
+    /// HOST:PORT instead of what the configuration says; port 0 takes any free one
+    #[arg(long)]
+    pub(crate) listen: Option<String>,
     /// Serve the web page from this directory instead of from the binary, for whoever works on it
     #[arg(long)]
     pub(crate) web_dir: Option<PathBuf>,
@@ -528,6 +531,18 @@ pub(crate) enum Bench {
         /// Runs; the best is reported
         #[arg(long, default_value_t = 3)]
         runs: u32,
+        /// The simulated controller's executable (beside this one if left out)
+        #[arg(long)]
+        firmware_sim: Option<PathBuf>,
+    },
+    /// The same through the service to a gRPC client, which proves that every sample arrives once, in its place
+    Grpc {
+        /// Positions
+        #[arg(long, default_value_t = 10_000_000)]
+        positions: u64,
+        /// The simulated controller's executable (beside this one if left out)
+        #[arg(long)]
+        firmware_sim: Option<PathBuf>,
     },
     /// Quality and cost of estimators on specimens: folders or files as `simulate` takes them
     Recon(BenchReconArgs),

@@ -3,26 +3,45 @@
 use crate::args::{Bench, BenchReconArgs};
 use crate::failure::Failure;
 use crate::output::{Output, count};
+use crate::{bench_grpc, online};
 use domain::{Estimator, Invalid};
 use serde_json::json;
-use std::path::PathBuf;
+use std::path::{Path, PathBuf};
 
 /// Runs `beamwright bench`.
 pub(crate) fn bench(what: &Bench, output: &Output) -> Result<(), Failure> {
     match what {
-        Bench::Stream { positions, runs } => stream(*positions, *runs, output),
+        Bench::Stream {
+            positions,
+            runs,
+            firmware_sim,
+        } => stream(*positions, *runs, &executable(firmware_sim)?, output),
+        Bench::Grpc {
+            positions,
+            firmware_sim,
+        } => {
+            let firmware_sim = executable(firmware_sim)?;
+            online::run(bench_grpc::grpc(*positions, &firmware_sim, output))
+        }
         Bench::Recon(args) => recon(args, output),
     }
 }
 
-fn stream(positions: u64, runs: u32, output: &Output) -> Result<(), Failure> {
+/// The simulated controller: as named, else of the same build.
+fn executable(named: &Option<PathBuf>) -> Result<PathBuf, Failure> {
+    match named {
+        Some(path) => Ok(path.clone()),
+        None => beside("firmware-sim"),
+    }
+}
+
+fn stream(positions: u64, runs: u32, firmware_sim: &Path, output: &Output) -> Result<(), Failure> {
     if !(1..=100).contains(&runs) {
         return Err(Invalid::new("runs", runs, "1 to 100").into());
     }
-    let firmware_sim = beside("firmware-sim")?;
     let mut all = Vec::new();
     for i in 0..runs {
-        let run = lab::stream(&firmware_sim, positions)?;
+        let run = lab::stream(firmware_sim, positions)?;
         output.line(format!(
             "run {}: {} positions/s, {:.1} ns of host CPU each, {} lost, {} doubled, {} shifted, longest stall {:.1} ms",
             i + 1,

@@ -6,7 +6,7 @@ use crate::failure::Failure;
 use crate::follow::{Bar, dose, state};
 use crate::output::{Output, bytes, seconds};
 use crate::{lease_file, online};
-use client::{Acquisition, CalibrationEvent, CalibrationRun, Client, Status};
+use client::{Acquisition, CalibrationEvent, CalibrationRun, Client, Lease, Status};
 use domain::DetectorName;
 use serde_json::json;
 
@@ -113,8 +113,10 @@ pub(crate) async fn watch(args: IdArgs, output: &Output) -> Result<(), Failure> 
 pub(crate) async fn pause(args: IdArgs, output: &Output) -> Result<(), Failure> {
     let client = online::connect(&args.server).await?;
     let id = chosen(&client, args.id).await?;
-    let (lease, _file) = lease_file::borrow(&client).await?;
-    let acquisition = client.pause(&lease, &id).await?;
+    let acquisition = lease_file::under_borrowed(&client, async |lease: &Lease| {
+        Ok(client.pause(lease, &id).await?)
+    })
+    .await?;
     output.result(summary(&acquisition), &report(&acquisition));
     Ok(())
 }
@@ -122,8 +124,10 @@ pub(crate) async fn pause(args: IdArgs, output: &Output) -> Result<(), Failure> 
 pub(crate) async fn resume(args: IdArgs, output: &Output) -> Result<(), Failure> {
     let client = online::connect(&args.server).await?;
     let id = chosen(&client, args.id).await?;
-    let (lease, _file) = lease_file::borrow(&client).await?;
-    let acquisition = client.resume(&lease, &id).await?;
+    let acquisition = lease_file::under_borrowed(&client, async |lease: &Lease| {
+        Ok(client.resume(lease, &id).await?)
+    })
+    .await?;
     output.result(summary(&acquisition), &report(&acquisition));
     Ok(())
 }
@@ -131,7 +135,11 @@ pub(crate) async fn resume(args: IdArgs, output: &Output) -> Result<(), Failure>
 pub(crate) async fn abort(args: IdArgs, output: &Output) -> Result<(), Failure> {
     let client = online::connect(&args.server).await?;
     let id = chosen(&client, args.id).await?;
-    let acquisition = client.abort(None, &id, "aborted by the operator").await?;
+    // Of a detached acquisition nobody holds the lease; else it is the one that another terminal keeps alive.
+    let lease = lease_file::kept(&client).await?;
+    let acquisition = client
+        .abort(lease.as_ref(), &id, "aborted by the operator")
+        .await?;
     output.result(summary(&acquisition), &report(&acquisition));
     Ok(())
 }
@@ -158,8 +166,10 @@ pub(crate) async fn blank(args: ServerArgs, output: &Output) -> Result<(), Failu
 
 pub(crate) async fn clear_trip(args: ClearTripArgs, output: &Output) -> Result<(), Failure> {
     let client = online::connect(&args.server).await?;
-    let (lease, _file) = lease_file::borrow(&client).await?;
-    client.clear_trip(&lease, u64::from(args.trip)).await?;
+    lease_file::under_borrowed(&client, async |lease: &Lease| {
+        Ok(client.clear_trip(lease, u64::from(args.trip)).await?)
+    })
+    .await?;
     output.result(
         format!("trip {} is cleared", args.trip),
         &json!({ "cleared": args.trip }),
@@ -279,19 +289,21 @@ pub(crate) async fn calibrate(what: Calibrate, output: &Output) -> Result<(), Fa
         }
     };
     let client = online::connect(&server).await?;
-    let (lease, _file) = lease_file::take(&client).await?;
-    let mut stream = client.calibrate(&lease, &run, true).await?;
-    let mut result = None;
-    while let Some(event) = stream.next().await? {
-        match event {
-            CalibrationEvent::Progress { step, done } if !output.json => {
-                output.line(format!("{:>3.0} % {step}", done * 100.0));
+    let result = lease_file::under(&client, async |lease: &Lease| {
+        let mut stream = client.calibrate(lease, &run, true).await?;
+        let mut result = None;
+        while let Some(event) = stream.next().await? {
+            match event {
+                CalibrationEvent::Progress { step, done } if !output.json => {
+                    output.line(format!("{:>3.0} % {step}", done * 100.0));
+                }
+                CalibrationEvent::Progress { .. } => {}
+                CalibrationEvent::Done(calibration) => result = Some(calibration),
             }
-            CalibrationEvent::Progress { .. } => {}
-            CalibrationEvent::Done(calibration) => result = Some(calibration),
         }
-    }
-    lease.release().await?;
+        Ok(result)
+    })
+    .await?;
     let calibration = result
         .ok_or_else(|| Failure::Aborted("the calibration ended without a result".to_owned()))?;
     let figures: Vec<String> = calibration

@@ -18,6 +18,38 @@ impl Drop for LeaseFile {
     }
 }
 
+/// Does `work` under the control lease, which is given back whatever comes of it: what a refused plan leaves behind
+/// is a free instrument.
+pub(crate) async fn under<T>(
+    client: &Client,
+    work: impl AsyncFnOnce(&Lease) -> Result<T, Failure>,
+) -> Result<T, Failure> {
+    let (lease, file) = take(client).await?;
+    give_back(work(&lease).await, lease, file).await
+}
+
+/// The same under the lease that another terminal of this user keeps alive, where there is one; that one keeps it.
+pub(crate) async fn under_borrowed<T>(
+    client: &Client,
+    work: impl AsyncFnOnce(&Lease) -> Result<T, Failure>,
+) -> Result<T, Failure> {
+    match kept(client).await? {
+        Some(lease) => work(&lease).await,
+        None => under(client, work).await,
+    }
+}
+
+async fn give_back<T>(
+    done: Result<T, Failure>,
+    lease: Lease,
+    _file: LeaseFile,
+) -> Result<T, Failure> {
+    let released = lease.release().await;
+    let done = done?;
+    released?;
+    Ok(done)
+}
+
 /// Takes the control lease and lets other terminals of this user act under it.
 pub(crate) async fn take(client: &Client) -> Result<(Lease, LeaseFile), Failure> {
     let lease = client
@@ -29,17 +61,17 @@ pub(crate) async fn take(client: &Client) -> Result<(Lease, LeaseFile), Failure>
     Ok((lease, LeaseFile(written.then_some(path))))
 }
 
-/// The lease that another terminal of this user keeps alive, else one of our own.
-pub(crate) async fn borrow(client: &Client) -> Result<(Lease, LeaseFile), Failure> {
+/// The lease that another terminal of this user keeps alive.
+pub(crate) async fn kept(client: &Client) -> Result<Option<Lease>, Failure> {
     let kept = std::fs::read_to_string(path(client.server())).ok();
     let parts = kept.as_deref().and_then(|text| text.split_once(' '));
     if let Some((id, epoch)) = parts
         && let Ok(epoch) = epoch.trim().parse()
         && client.lease().await?.lease_epoch == epoch
     {
-        return Ok((client.adopt_lease(id, epoch), LeaseFile(None)));
+        return Ok(Some(client.adopt_lease(id, epoch)));
     }
-    take(client).await
+    Ok(None)
 }
 
 /// Releases the lease that another terminal of this user took.

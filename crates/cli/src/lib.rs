@@ -11,6 +11,7 @@ mod audit;
 #[cfg(feature = "serve")]
 mod bench;
 #[cfg(feature = "serve")]
+mod bench_grpc;
 mod certs;
 mod control;
 #[cfg(feature = "serve")]

@@ -11,7 +11,9 @@ impl From<daemon::Error> for Failure {
     fn from(error: daemon::Error) -> Self {
         match error {
             daemon::Error::Invalid(invalid) => Self::Usage(invalid),
-            daemon::Error::Controller(_) => Self::Unreachable(error.to_string()),
+            daemon::Error::Controller(_) => {
+                Self::Unreachable(format!("controller.uri: {:#}", anyhow::Error::from(error)))
+            }
             daemon::Error::Engine(engine) => lab::Error::from(engine).into(),
             daemon::Error::Start { .. } => Self::Internal(error.into()),
             _ => Self::NotFound(error.to_string()),
@@ -22,6 +24,10 @@ impl From<daemon::Error> for Failure {
 /// Runs `beamwright serve`.
 pub(crate) async fn serve(args: ServeArgs, output: &Output) -> Result<(), Failure> {
     let mut config = configuration(&args.config)?;
+    if let Some(listen) = args.listen {
+        config.service.listen = listen;
+        config.check()?;
+    }
     if let Some(directory) = &args.web_dir {
         config.service.web_directory.clone_from(directory);
     }

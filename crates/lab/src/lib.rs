@@ -12,7 +12,7 @@ mod score;
 mod simulate;
 mod stopwatch;
 
-pub use bench::{StreamRun, stream};
+pub use bench::{CodeProof, Firmware, Folder, Measured, Meter, StreamRun, code_plan, stream};
 pub use error::Error;
 pub use quality_bench::{Bench, Live, Milliseconds, QualityBench, QualityRun};
 pub use reconstruct::{Reconstructed, reconstruct};
