@@ -1,0 +1,5 @@
+//! `beamwright` as a process, for tests.
+
+fn main() -> std::process::ExitCode {
+    cli::main()
+}

@@ -1,0 +1,5 @@
+//! `firmware-sim` as a process, for tests.
+
+fn main() -> std::process::ExitCode {
+    firmware_sim::main()
+}

@@ -1,0 +1,178 @@
+//! The verbs that work on files, as processes: `demo`, `simulate`, `reconstruct`, `replay`, `recover`, `export`.
+
+use crate::process::{Bench, write_npy};
+use serde_json::Value;
+
+/// Side of the specimen, px.
+const SIDE: usize = 64;
+
+/// A specimen with structure, fraction of incident electrons detected.
+fn specimen(bench: &Bench) -> String {
+    let path = bench.path("specimen.npy");
+    let value = |i: usize| {
+        let (row, col) = ((i / SIDE) as f32, (i % SIDE) as f32);
+        0.1 + 0.05 * (row / 5.0).sin() * (col / 7.0).cos()
+    };
+    let values: Vec<f32> = (0..SIDE * SIDE).map(value).collect();
+    write_npy(&path, &[SIDE, SIDE], &values);
+    path.display().to_string()
+}
+
+/// A simulated acquisition written to `name`.
+fn simulated(bench: &Bench, name: &str, estimator: &str, more: &[&str]) -> Value {
+    let specimen = specimen(bench);
+    let mut arguments = vec!["simulate", &specimen, "--pixel-nm", "0.05", "--json"];
+    arguments.extend(["--electrons-per-position", "500", "--fraction", "0.25"]);
+    arguments.extend(["--estimator", estimator, "--out", name]);
+    arguments.extend(more);
+    let ended = bench.run(&arguments);
+    assert_eq!(ended.code, Some(0), "{}", ended.stderr);
+    ended.json()
+}
+
+#[test]
+fn a_simulation_says_what_it_did_and_writes_it() {
+    let bench = Bench::new();
+    let report = simulated(&bench, "a.zspy", "auto", &[]);
+    assert_eq!(
+        (&report["exposures"], &report["pixels_visited"]),
+        (&1024.into(), &1024.into())
+    );
+    // What is counted is what was asked for, spread over a field of 64² pixels of (0.5 Å)².
+    let electrons = report["electrons_dwell"].as_f64().unwrap();
+    assert!(
+        (electrons / (1024.0 * 500.0) - 1.0).abs() < 0.01,
+        "{electrons}"
+    );
+    let outside = report["electrons_outside"].as_f64().unwrap();
+    let area_a2 = (64.0_f64 * 0.5).powi(2);
+    let dose = report["dose_e_per_a2"].as_f64().unwrap();
+    assert!(
+        (dose * area_a2 / (electrons + outside) - 1.0).abs() < 1e-6,
+        "{dose}"
+    );
+    assert!(report["scan_time_s"].as_f64() < report["full_raster_time_s"].as_f64());
+    let score = &report["quality"][0];
+    assert!(score["psnr_db"].as_f64().unwrap() > 15.0, "{score}");
+    assert!(report["stages"]["acquire"]["cpu_s"].as_f64().unwrap() > 0.0);
+    let set = store::DataSet::open(&bench.work().join("a.zspy")).unwrap();
+    assert_eq!(set.header().plan.n_positions(), Some(1024));
+    assert_eq!(bench.left_behind(), ["a.zspy"]);
+}
+
+#[test]
+fn the_same_seed_gives_the_same_samples_and_another_one_others() {
+    let bench = Bench::new();
+    let psnr = |name: &str, seed: &str| {
+        let report = simulated(&bench, name, "nearest", &["--seed", seed]);
+        report["quality"][0]["psnr_db"].as_f64().unwrap()
+    };
+    let (a, b, c) = (
+        psnr("a.zspy", "7"),
+        psnr("b.zspy", "7"),
+        psnr("c.zspy", "8"),
+    );
+    assert_eq!(a, b);
+    assert_ne!(a, c);
+}
+
+#[test]
+fn a_data_set_is_replayed_reconstructed_recovered_and_exported() {
+    let bench = Bench::new();
+    simulated(&bench, "a.zspy", "nearest", &[]);
+    let replayed = bench.run(&["replay", "a.zspy", "--json"]);
+    assert_eq!(replayed.code, Some(0), "{}", replayed.stderr);
+    assert_eq!(replayed.json()["equal"], true);
+    assert!(replayed.json()["blocks"].as_u64().unwrap() > 0);
+
+    let other = [
+        "reconstruct",
+        "a.zspy",
+        "--estimator",
+        "kriging",
+        "--out",
+        "b.zspy",
+        "--json",
+    ];
+    let reconstructed = bench.run(&other);
+    assert_eq!(reconstructed.code, Some(0), "{}", reconstructed.stderr);
+    assert_eq!(reconstructed.json()["samples"], 1024);
+    let map = |name: &str| {
+        let set = store::DataSet::open(&bench.work().join(name)).unwrap();
+        let info = set
+            .maps()
+            .unwrap()
+            .into_iter()
+            .find(|m| m.name.starts_with("estimate"))
+            .unwrap();
+        set.read_map(&info.name, 0, domain::Grid::new(64, 64).unwrap().rect())
+            .unwrap()
+    };
+    assert_ne!(
+        map("a.zspy"),
+        map("b.zspy"),
+        "another estimator, another estimate"
+    );
+
+    let recovered = bench.run(&["recover", "a.zspy", "--json"]);
+    assert_eq!(recovered.code, Some(0), "{}", recovered.stderr);
+    assert_eq!(recovered.json()["saved"], Value::Null, "it was complete");
+
+    for (format, magic) in [
+        ("png", b"\x89PNG".as_slice()),
+        ("tiff", b"II*\0"),
+        ("npy", b"\x93NUMPY"),
+    ] {
+        let folder = format!("out-{format}");
+        let exported = bench.run(&[
+            "export", "a.zspy", "--format", format, "--out", &folder, "--json",
+        ]);
+        assert_eq!(exported.code, Some(0), "{}", exported.stderr);
+        let files = exported.json()["files"].as_array().unwrap().clone();
+        assert!(files.len() >= 3, "estimate, uncertainty, visits: {files:?}");
+        for file in files {
+            let bytes = std::fs::read(bench.work().join(file.as_str().unwrap())).unwrap();
+            assert!(bytes.starts_with(magic), "{file}");
+        }
+    }
+}
+
+#[test]
+fn a_journal_without_its_data_set_is_recovered() {
+    let bench = Bench::new();
+    simulated(&bench, "whole.zspy", "nearest", &[]);
+    // What a killed process leaves: a journal that ends in the middle of a record, and nothing else.
+    let whole = std::fs::read(bench.work().join("whole.zspy/journal")).unwrap();
+    let torn = bench.work().join("torn.zspy");
+    std::fs::create_dir(&torn).unwrap();
+    std::fs::write(torn.join("journal"), &whole[..whole.len() * 2 / 3]).unwrap();
+    let recovered = bench.run(&["recover", "torn.zspy", "--json"]);
+    assert_eq!(recovered.code, Some(0), "{}", recovered.stderr);
+    let saved = recovered.json()["saved"].clone();
+    let n = |key: &str| saved[key].as_u64().unwrap();
+    assert_eq!(n("samples") + n("gaps") + n("unresolved"), 1024, "{saved}");
+    assert!(n("samples") > 0, "{saved}");
+    let again = bench.run(&["recover", "torn.zspy", "--json"]);
+    assert_eq!(again.json()["saved"], Value::Null);
+    let exported = bench.run(&["export", "torn.zspy", "--format", "npy", "--out", "npy"]);
+    assert_eq!(exported.code, Some(0), "{}", exported.stderr);
+}
+
+#[test]
+fn the_demo_leaves_a_data_set_and_a_picture() {
+    let bench = Bench::new();
+    let ended = bench.run(&["demo", "--json"]);
+    assert_eq!(ended.code, Some(0), "{}", ended.stderr);
+    let report = ended.json();
+    assert_eq!(report["exposures"], 26_214, "a tenth of 512²");
+    assert!(report["full_raster_time_s"].as_f64() > report["scan_time_s"].as_f64());
+    assert!(
+        report["quality"][0]["ssim"].as_f64().unwrap() > 0.5,
+        "{report}"
+    );
+    let picture = std::fs::read(bench.work().join(report["picture"].as_str().unwrap())).unwrap();
+    assert!(picture.starts_with(b"\x89PNG"));
+    let dataset = bench.work().join(report["dataset"].as_str().unwrap());
+    let set = store::DataSet::open(&dataset).unwrap();
+    assert_eq!(set.header().plan.texts.title, "Beamwright demo");
+}

@@ -1,0 +1,251 @@
+//! `beamwright` and `firmware-sim` as processes of their own.
+
+use domain::{Clock, MonotonicClock};
+use serde_json::Value;
+use std::io::{BufRead, BufReader};
+use std::path::{Path, PathBuf};
+use std::process::{Child, ChildStdout, Command, Output, Stdio};
+use std::sync::mpsc;
+use std::time::Duration;
+
+/// Nothing here takes longer than this, or something hangs.
+pub(crate) const HANG: Duration = Duration::from_secs(120);
+
+/// A folder that a test's processes run in: working directory, data directory and lease files of their own.
+pub(crate) struct Bench(tempfile::TempDir);
+
+/// What a process that has ended left behind.
+#[derive(Debug)]
+pub(crate) struct Ended {
+    pub(crate) code: Option<i32>,
+    pub(crate) stdout: String,
+    pub(crate) stderr: String,
+}
+
+impl Ended {
+    fn new(output: Output) -> Self {
+        Self {
+            code: output.status.code(),
+            stdout: String::from_utf8(output.stdout).unwrap(),
+            stderr: String::from_utf8(output.stderr).unwrap(),
+        }
+    }
+
+    /// The document that `--json` promises as the last line of stdout.
+    pub(crate) fn json(&self) -> Value {
+        let last = self.stdout.trim_end().lines().next_back();
+        last.and_then(|line| serde_json::from_str(line).ok())
+            .unwrap_or_else(|| panic!("no JSON in the last line of {self:?}"))
+    }
+}
+
+impl Bench {
+    pub(crate) fn new() -> Self {
+        let bench = Self(tempfile::tempdir().unwrap());
+        std::fs::create_dir(bench.path("work")).unwrap();
+        std::fs::create_dir(bench.path("home")).unwrap();
+        bench
+    }
+
+    /// A path in the folder.
+    pub(crate) fn path(&self, name: &str) -> PathBuf {
+        self.0.path().join(name)
+    }
+
+    /// The working directory of its processes.
+    pub(crate) fn work(&self) -> PathBuf {
+        self.path("work")
+    }
+
+    /// Everything that lies in the working directory.
+    pub(crate) fn left_behind(&self) -> Vec<String> {
+        let entries = std::fs::read_dir(self.work()).unwrap();
+        let name = |entry: std::io::Result<std::fs::DirEntry>| {
+            entry.unwrap().file_name().to_string_lossy().into_owned()
+        };
+        entries.map(name).collect()
+    }
+
+    fn command(&self, arguments: &[&str]) -> Command {
+        let mut command = Command::new(env!("CARGO_BIN_EXE_test-beamwright"));
+        command
+            .args(arguments)
+            .current_dir(self.work())
+            .env("XDG_DATA_HOME", self.path("home"))
+            .env("XDG_RUNTIME_DIR", self.path("home"))
+            .env("TMPDIR", self.path("home"))
+            .env_remove("BEAMWRIGHT_SERVER")
+            .stdin(Stdio::null())
+            .stdout(Stdio::piped())
+            .stderr(Stdio::piped());
+        command
+    }
+
+    /// Runs `beamwright` to its end.
+    pub(crate) fn run(&self, arguments: &[&str]) -> Ended {
+        self.begin(arguments).end()
+    }
+
+    /// Starts `beamwright` and goes on.
+    pub(crate) fn begin(&self, arguments: &[&str]) -> Running {
+        self.begin_with(arguments, &[])
+    }
+
+    /// The same with variables of the environment.
+    pub(crate) fn begin_with(&self, arguments: &[&str], variables: &[(&str, &str)]) -> Running {
+        let mut command = self.command(arguments);
+        command.envs(variables.iter().copied());
+        Running {
+            child: Some(command.spawn().unwrap()),
+            what: arguments.join(" "),
+        }
+    }
+
+    /// Starts `beamwright serve` on a free port, with `arguments`; returns when it answers.
+    pub(crate) fn serve(&self, arguments: &[&str]) -> Served {
+        self.serve_with(arguments, &[])
+    }
+
+    /// The same with variables of the environment.
+    pub(crate) fn serve_with(&self, arguments: &[&str], variables: &[(&str, &str)]) -> Served {
+        let mut all = vec!["serve", "--listen", "127.0.0.1:0", "--json"];
+        all.extend(arguments);
+        let mut running = self.begin_with(&all, variables);
+        let mut stdout = BufReader::new(running.child.as_mut().unwrap().stdout.take().unwrap());
+        let told = loop {
+            let mut line = String::new();
+            let n = stdout.read_line(&mut line).unwrap();
+            assert!(n > 0, "it does not serve: {:?}", running.end());
+            if line.starts_with('{') {
+                break serde_json::from_str::<Value>(&line).unwrap();
+            }
+        };
+        let url = told["addresses"][0].as_str().unwrap().to_owned();
+        Served {
+            url,
+            told,
+            running,
+            _stdout: stdout,
+        }
+    }
+}
+
+/// A process that has been started; killed when dropped.
+pub(crate) struct Running {
+    child: Option<Child>,
+    what: String,
+}
+
+impl Running {
+    /// Waits for its end.
+    pub(crate) fn end(mut self) -> Ended {
+        let child = self.child.take().unwrap();
+        let pid = rustix::process::Pid::from_child(&child);
+        let (tell, told) = mpsc::sync_channel(1);
+        let waiting = std::thread::spawn(move || tell.send(child.wait_with_output()));
+        let output = told.recv_timeout(HANG);
+        if output.is_err() {
+            rustix::process::kill_process(pid, rustix::process::Signal::KILL).unwrap();
+        }
+        waiting.join().unwrap().unwrap();
+        let output = output.unwrap_or_else(|_| panic!("{} hangs", self.what));
+        Ended::new(output.unwrap())
+    }
+
+    pub(crate) fn is_running(&mut self) -> bool {
+        self.child.as_mut().unwrap().try_wait().unwrap().is_none()
+    }
+
+    fn signal(&self, signal: rustix::process::Signal) {
+        let pid = rustix::process::Pid::from_child(self.child.as_ref().unwrap());
+        rustix::process::kill_process(pid, signal).unwrap();
+    }
+
+    /// Ctrl-C.
+    pub(crate) fn interrupt(&self) {
+        self.signal(rustix::process::Signal::INT);
+    }
+}
+
+impl Drop for Running {
+    fn drop(&mut self) {
+        if let Some(mut child) = self.child.take() {
+            // Gone already, perhaps.
+            let _gone = child.kill();
+            let _gone = child.wait();
+        }
+    }
+}
+
+/// A service in a process of its own.
+pub(crate) struct Served {
+    pub(crate) url: String,
+    pub(crate) told: Value,
+    running: Running,
+    _stdout: BufReader<ChildStdout>,
+}
+
+impl Served {
+    /// The most memory that it has held so far, bytes.
+    pub(crate) fn peak_memory(&self) -> u64 {
+        let id = self.running.child.as_ref().unwrap().id();
+        let status = std::fs::read_to_string(format!("/proc/{id}/status")).unwrap();
+        let line = status.lines().find_map(|l| l.strip_prefix("VmHWM:"));
+        let kib = line.unwrap().trim().trim_end_matches(" kB");
+        1024 * kib.parse::<u64>().unwrap()
+    }
+
+    /// SIGTERM, then its end.
+    pub(crate) fn terminate(self) -> Ended {
+        self.running.signal(rustix::process::Signal::TERM);
+        self.running.end()
+    }
+}
+
+/// A simulated controller in a process of its own; killed when dropped.
+pub(crate) struct Firmware {
+    child: Child,
+    /// Where it answers, as `hal` opens it.
+    pub(crate) address: String,
+}
+
+impl Firmware {
+    pub(crate) fn start(arguments: &[&str]) -> Self {
+        let mut child = Command::new(env!("CARGO_BIN_EXE_test-firmware-sim"))
+            .args(arguments)
+            .stdout(Stdio::piped())
+            .stderr(Stdio::null())
+            .spawn()
+            .unwrap();
+        let mut address = String::new();
+        let stdout = child.stdout.take().unwrap();
+        BufReader::new(stdout).read_line(&mut address).unwrap();
+        let address = address.trim().to_owned();
+        assert!(!address.is_empty(), "{arguments:?} does not start");
+        Self { child, address }
+    }
+}
+
+impl Drop for Firmware {
+    fn drop(&mut self) {
+        let _gone = self.child.kill();
+        let _gone = self.child.wait();
+    }
+}
+
+/// Waits until `is_so`, looking every 20 ms.
+pub(crate) fn until<T>(what: &str, mut is_so: impl FnMut() -> Option<T>) -> T {
+    let clock = MonotonicClock::new();
+    loop {
+        if let Some(found) = is_so() {
+            return found;
+        }
+        assert!(clock.now() < HANG, "waited in vain for {what}");
+        clock.sleep(Duration::from_millis(20));
+    }
+}
+
+/// Writes a small `.npy` file of floats.
+pub(crate) fn write_npy(path: &Path, shape: &[usize], values: &[f32]) {
+    store::write_npy_f32(path, shape, values).unwrap();
+}
