@@ -24,6 +24,14 @@ async fn samples_of(client: &Client, id: &str, from: u64) -> (Vec<SampleBlock>, 
     (blocks, n_gaps)
 }
 
+/// Everything that is shown of an acquisition.
+fn all_planes() -> PreviewOptions {
+    PreviewOptions {
+        planes: vec![Plane::Estimate, Plane::Uncertainty, Plane::Visits],
+        ..PreviewOptions::default()
+    }
+}
+
 /// The lease, once the beam of the last holder is known to be off: on a busy machine that may take longer than the
 /// service waits before it says so.
 async fn acquired(client: &Client) -> client::Lease {
@@ -69,11 +77,7 @@ async fn a_sparse_scan_comes_back_whole_live_and_from_the_store() {
     assert_eq!(live, stored, "what was streamed live is what was recorded");
     let (tail, _) = samples_of(client, &last.id, n - 7).await;
     assert_eq!(tail.iter().map(SampleBlock::len).sum::<usize>(), 7);
-    let options = PreviewOptions {
-        planes: vec![Plane::Estimate, Plane::Uncertainty, Plane::Visits],
-        ..PreviewOptions::default()
-    };
-    let preview = client.preview(&last.id, &options).await.unwrap();
+    let preview = client.preview(&last.id, &all_planes()).await.unwrap();
     assert!(preview.is_final);
     let visits = &preview.pictures[2];
     assert_eq!((visits.n_rows, visits.n_cols), (128, 128));
@@ -316,6 +320,9 @@ async fn a_new_service_finds_what_an_earlier_one_recorded() {
         .unwrap();
     let info = server.client.server_info().await.unwrap();
     let (before, _) = samples_of(&server.client, &first.id, 0).await;
+    let shown = server.client.preview(&first.id, &all_planes()).await;
+    let pictures = shown.unwrap().pictures;
+    assert_eq!(pictures.len(), 3);
     drop(lease);
     assert!(server.stop().await);
     let server = Server::start(directory.path()).await;
@@ -333,6 +340,12 @@ async fn a_new_service_finds_what_an_earlier_one_recorded() {
     assert_eq!(shown.progress.n_sampled, first.progress.n_sampled);
     let (after, _) = samples_of(&server.client, &first.id, 0).await;
     assert_eq!(before, after);
+    let again = server.client.preview(&first.id, &all_planes()).await;
+    assert_eq!(again.unwrap().pictures, pictures, "from the store");
+    let mut watch = server.client.watch(&first.id, 10.0).await.unwrap();
+    let only = watch.next().await.unwrap().unwrap();
+    assert_eq!(only.state, AcquisitionState::Finished);
+    assert_eq!(watch.next().await.unwrap(), None);
     assert!(server.stop().await);
 }
 

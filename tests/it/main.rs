@@ -5,6 +5,7 @@
 mod access;
 mod access_tls;
 mod api;
+mod api_clients;
 mod api_server;
 mod audit;
 mod bad_input;

@@ -1,14 +1,20 @@
 //! Acquisitions of earlier sessions, read from the data directory.
 
 use crate::convert::{axes, shown_plan, timestamp};
-use domain::Invalid;
+use crate::refuse::{of_store, refuse};
+use domain::{DetectorEstimate, Estimate, Invalid, Plan, TileSet};
+use proto::v1::ErrorReason;
 use proto::{ACQUISITIONS, name_of_id, v1};
 use std::path::{Path, PathBuf};
+use std::sync::Arc;
 use std::time::Duration;
-use store::{Finish, FinishReason, Header, JournalReader, Record};
+use store::{DataSet, Finish, FinishReason, Header, JournalReader, Record};
+use tonic::Status;
 
 /// Suffix of data sets.
 const SUFFIX: &str = ".zspy";
+/// Largest stored estimate that is shown, pixels.
+const PIXELS_MAX: u64 = 4096 * 4096;
 
 /// The data directory.
 #[derive(Debug, Clone)]
@@ -87,6 +93,74 @@ impl Archive {
             axes: axes(&header.plan),
             field: Some(proto::proto_from_field(&header.plan.field)),
             ..Default::default()
+        })
+    }
+}
+
+/// The last estimate of a complete data set.
+pub(crate) struct Stored {
+    pub(crate) plan: Plan,
+    pub(crate) estimate: Estimate,
+    pub(crate) n_samples: u64,
+}
+
+impl Archive {
+    /// The last estimate of `id`, from its files.
+    pub(crate) fn estimate(&self, id: &str) -> Result<Stored, Status> {
+        let set = DataSet::open(&self.data_set(id)).map_err(of_store)?;
+        let plan = set.header().plan.clone();
+        let grid = plan.field.grid;
+        if grid.n_pixels() > PIXELS_MAX {
+            let text = "stored estimates are shown for grids of up to 4096 × 4096 pixels; larger ones are read from the data set";
+            return Err(refuse(ErrorReason::Unsupported, text));
+        }
+        let maps = set.maps().map_err(of_store)?;
+        let read = |name: &str| -> Result<Option<Arc<[f32]>>, Status> {
+            let Some(map) = maps.iter().find(|map| map.name == name) else {
+                return Ok(None);
+            };
+            let last = map.n_frames.saturating_sub(1);
+            let values = set.read_plane(name, last).map_err(of_store)?;
+            Ok(Some(values.into()))
+        };
+        let mut detectors = Vec::new();
+        for (i, detector) in plan.detectors.iter().enumerate() {
+            let Some(name) = set.estimate_name(i) else {
+                continue;
+            };
+            let uncertainty = read(&name.replacen("estimate", "uncertainty", 1))?;
+            if let (Some(mean), Some(uncertainty)) = (read(&name)?, uncertainty) {
+                detectors.push(DetectorEstimate {
+                    detector: detector.clone(),
+                    mean,
+                    uncertainty,
+                    calibrated: true,
+                    expected_noise: Arc::default(),
+                    residuals: Vec::new(),
+                });
+            }
+        }
+        if detectors.is_empty() {
+            let text = format!(
+                "acquisition {id} has no estimate; `beamwright recover` makes one of what is recorded"
+            );
+            return Err(refuse(ErrorReason::NotFound, text));
+        }
+        let n_samples = set.n_samples().map_err(of_store)? as u64;
+        let estimate = Estimate {
+            revision: 1,
+            n_positions: n_samples,
+            grid,
+            scale: 1,
+            detectors,
+            unit_variance: Arc::default(),
+            gain: Arc::default(),
+            changed: TileSet::default(),
+        };
+        Ok(Stored {
+            plan,
+            estimate,
+            n_samples,
         })
     }
 }

@@ -4,7 +4,7 @@ use crate::maps::{Maps, MapsTable};
 use crate::notify::Wake;
 use crate::picture::Wishes;
 use crate::refuse::{invalid, of_engine, refuse};
-use crate::service::source_of;
+use crate::service::{source_of, unknown_acquisition};
 use crate::shared::Shared;
 use domain::{Estimate, Plan};
 use engine::{Latest, Slot};
@@ -22,12 +22,14 @@ pub(crate) struct Painter {
     wishes: Wishes,
     estimates: Slot<Estimate>,
     maps: Option<Arc<Maps>>,
+    /// Samples of an acquisition of an earlier session.
+    n_stored: Option<u64>,
     /// Version of the estimate painted last.
     painted: u64,
 }
 
 impl Painter {
-    /// For the acquisition of that id, of this session; refuses wishes that it cannot fulfil.
+    /// For the acquisition of that id, live or from the store; refuses wishes that it cannot fulfil.
     pub(crate) fn new(
         shared: Arc<Shared>,
         maps: &MapsTable,
@@ -35,12 +37,19 @@ impl Painter {
         options: &v1::PreviewOptions,
     ) -> Result<Self, Status> {
         let mut wishes = Wishes::of(options).map_err(invalid)?;
-        let acquisition = shared
-            .engine
-            .acquisition(id)
-            .map_err(|e| of_engine(e, ""))?;
-        let estimates = shared.engine.estimates(id).map_err(|e| of_engine(e, ""))?;
-        let plan = acquisition.plan.clone();
+        let (plan, estimates, n_stored) = match shared.engine.acquisition(id) {
+            Ok(acquisition) => {
+                let estimates = shared.engine.estimates(id).map_err(|e| of_engine(e, ""))?;
+                (acquisition.plan.clone(), estimates, None)
+            }
+            Err(_) if !shared.archive.journal(id).exists() => return Err(unknown_acquisition(id)),
+            Err(_) => {
+                let stored = shared.archive.estimate(id)?;
+                let slot = Slot::default();
+                slot.put(Arc::new(stored.estimate), shared.engine.now());
+                (Arc::new(stored.plan), slot, Some(stored.n_samples))
+            }
+        };
         let known: Vec<&str> = plan
             .detectors
             .iter()
@@ -80,6 +89,7 @@ impl Painter {
             wishes,
             estimates,
             maps,
+            n_stored,
             painted: 0,
         })
     }
@@ -97,14 +107,15 @@ impl Painter {
     /// Whether the acquisition has ended, so that no newer estimate will come.
     pub(crate) fn is_over(&self) -> bool {
         let acquisition = self.shared.engine.acquisition(&self.id);
-        acquisition.is_ok_and(|a| a.state.is_final())
+        self.n_stored.is_some() || acquisition.is_ok_and(|a| a.state.is_final())
     }
 
     /// Waits, for at most some seconds, until visits and dose have been counted as far as samples are recorded.
     pub(crate) fn wait_for_maps(&self) {
-        let acquisition = self.shared.engine.acquisition(&self.id);
-        if let (Some(maps), Ok(acquisition)) = (&self.maps, acquisition) {
-            maps.wait_for(acquisition.n_sampled, &*self.shared.clock);
+        let live = || self.shared.engine.acquisition(&self.id).ok();
+        let n_sampled = self.n_stored.or_else(|| Some(live()?.n_sampled));
+        if let (Some(maps), Some(n_sampled)) = (&self.maps, n_sampled) {
+            maps.wait_for(n_sampled, &*self.shared.clock);
         }
     }
 

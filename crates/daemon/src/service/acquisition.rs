@@ -271,8 +271,26 @@ impl AcquisitionService for Acquisitions {
     ) -> Result<Response<Self::WatchAcquisitionStream>, Status> {
         let request = request.into_inner();
         let rate = rate_in("max_rate_hz", request.max_rate_hz, 5.0, 50.0).map_err(invalid)?;
-        let id = self.id(&request.name)?;
         let permit = self.0.stream_slot()?;
+        let (shared, name) = (self.0.clone(), request.name.clone());
+        let found = blocking(move || {
+            let id = acquisition_id(&shared, &name)?;
+            match shared.engine.acquisition(&id) {
+                Ok(acquisition) => Ok(Ok(acquisition.id.clone())),
+                Err(_) => known_acquisition(&shared, &id).map(Err),
+            }
+        });
+        let id = match found.await? {
+            Ok(id) => id,
+            // Of an earlier session there is nothing to wait for: its end is all that will be said.
+            Err(stored) => {
+                let (sender, stream) = mpsc::channel(1);
+                let acquisition = Some(stored);
+                // There is room for one.
+                let _ = sender.try_send(Ok(v1::WatchAcquisitionResponse { acquisition }));
+                return Ok(Response::new(ReceiverStream::new(stream)));
+            }
+        };
         // One message waits; the next look is made when the client has taken it.
         let (sender, stream) = mpsc::channel(1);
         let shared = self.0.clone();

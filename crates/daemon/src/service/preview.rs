@@ -30,7 +30,8 @@ impl PreviewService for Previews {
         let request = request.into_inner();
         let id = acquisition_id(&self.shared, &request.name)?;
         let options = request.options.unwrap_or_default();
-        let painter = Painter::new(self.shared.clone(), &self.maps, &id, &options)?;
+        let (shared, maps) = (self.shared.clone(), self.maps.clone());
+        let painter = blocking(move || Painter::new(shared, &maps, &id, &options)).await?;
         let permit = self.shared.stream_slot()?;
         // One picture waits; the next one is painted when the client has taken it, from the newest estimate.
         let (sender, stream) = mpsc::channel(1);
