@@ -128,13 +128,13 @@ pub fn start(
         wires,
         running: Vec::new(),
     };
-    let stop = link::Stop::default();
-    let tx_stop = stop.clone();
+    let leaving = link::Leaving::default();
+    let tx_leaving = leaving.clone();
     threads.spawn("link-tx", move |w| {
-        link::transmit(transmit, &urgent, &link, w, &tx_stop)
+        link::transmit(transmit, &urgent, &link, w, &tx_leaving)
     })?;
     threads.spawn("link-rx", move |w| {
-        link::receive(receive, &device_in, w, &stop)
+        link::receive(receive, &device_in, w, &leaving)
     })?;
     let work_records = records_in.clone();
     threads.spawn("reconstruction", move |w| {

@@ -14,8 +14,35 @@ const TURN: Duration = Duration::from_millis(2);
 /// link-rx looks up at least so often.
 const LOOK_UP: Duration = Duration::from_millis(20);
 
-/// Told to both halves when the engine is done.
-pub(super) type Stop = Arc<AtomicBool>;
+/// Longest wait for the controller to give the coils back to the vendor's scan: relays settle for up to 10 s.
+const LEAVE: Duration = Duration::from_secs(15);
+
+/// How both halves end: clones share it.
+#[derive(Clone, Default)]
+pub(super) struct Leaving(Arc<Ways>);
+
+#[derive(Default)]
+struct Ways {
+    /// The controller was asked to release.
+    asked: AtomicBool,
+    /// It has answered, or never will.
+    left: AtomicBool,
+    /// Nothing is read any more.
+    stop: AtomicBool,
+}
+
+impl Leaving {
+    fn look(&self, event: &hal::Event) {
+        let is_answer = match event {
+            hal::Event::Blanked | hal::Event::SessionLost => true,
+            hal::Event::Refused { command, .. } => *command == "release",
+            _ => false,
+        };
+        if is_answer && self.0.asked.load(Ordering::Acquire) {
+            self.0.left.store(true, Ordering::Release);
+        }
+    }
+}
 
 /// What the engine sends.
 #[derive(Debug)]
@@ -34,17 +61,35 @@ pub(super) fn transmit(
     urgent: &Receiver<()>,
     commands: &Receiver<Send>,
     wires: &Wires,
-    stop: &Stop,
+    leaving: &Leaving,
 ) {
     let result = carry(half.as_mut(), urgent, commands, wires);
     // Whatever ended it, the last word is Blank; the driver's own end follows.
-    let _ = half.blank();
-    let _ = half.poll();
-    stop.store(true, Ordering::Release);
+    match &result {
+        Ok(()) => leave(half.as_mut(), wires, leaving),
+        Err(_) => {
+            let _ = half.blank();
+            let _ = half.poll();
+        }
+    }
+    leaving.0.stop.store(true, Ordering::Release);
     if let Err(error) = result {
         let _ = wires.words.send(Event::LinkDown {
             reason: error.to_string(),
         });
+    }
+}
+
+/// Blanks, and where a relay is wired gives the coils back to the vendor's scan; waits for the controller's word.
+fn leave(half: &mut dyn Transmit, wires: &Wires, leaving: &Leaving) {
+    let clock = &wires.shared.clock;
+    let end = clock.now() + LEAVE;
+    leaving.0.asked.store(true, Ordering::Release);
+    if half.release().is_err() {
+        return;
+    }
+    while half.poll().is_ok() && !leaving.0.left.load(Ordering::Acquire) && clock.now() < end {
+        clock.sleep(TURN);
     }
 }
 
@@ -109,28 +154,29 @@ fn execute(half: &mut dyn Transmit, command: Send, wires: &Wires) -> Result<(), 
     }
 }
 
-/// Carries events until the link breaks, the engine is gone, or it is told to stop.
+/// Carries events until the link breaks or the sending half has left; the engine may be gone before.
 pub(super) fn receive(
     mut half: Box<dyn Receive>,
     events: &Sender<hal::Event>,
     wires: &Wires,
-    stop: &Stop,
+    leaving: &Leaving,
 ) {
     let mut arrived = Vec::new();
     loop {
         let result = half.receive(LOOK_UP, &mut arrived);
         for event in arrived.drain(..) {
-            if events.send(event).is_err() {
-                return;
-            }
+            leaving.look(&event);
+            // An engine that is gone wants no events.
+            let _ = events.send(event);
         }
         if let Err(error) = result {
+            leaving.0.left.store(true, Ordering::Release);
             let _ = wires.words.send(Event::LinkDown {
                 reason: error.to_string(),
             });
             return;
         }
-        if stop.load(Ordering::Acquire) {
+        if leaving.0.stop.load(Ordering::Acquire) {
             return;
         }
     }

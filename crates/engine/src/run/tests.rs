@@ -14,12 +14,15 @@ const HANG: Duration = Duration::from_secs(30);
 
 struct Instant {
     capabilities: Capabilities,
+    /// Told when the coils are given back.
+    released: Sender<()>,
     /// Samples of the position of this index are shifted by one: a slip.
     slips_at: Option<u64>,
 }
 
 struct Out {
     events: Sender<Event>,
+    released: Sender<()>,
     arming: u32,
     t_ns: u64,
     slips_at: Option<u64>,
@@ -36,6 +39,7 @@ impl ScanController for Instant {
         let (events, arrived) = bounded(1 << 16);
         let out = Out {
             events,
+            released: self.released,
             arming: 0,
             t_ns: 0,
             slips_at: self.slips_at,
@@ -106,6 +110,11 @@ impl Transmit for Out {
         self.tell(Event::Blanked)
     }
 
+    fn release(&mut self) -> Result<(), hal::Error> {
+        let _ = self.released.try_send(());
+        self.tell(Event::Blanked)
+    }
+
     fn poll(&mut self) -> Result<(), hal::Error> {
         Ok(())
     }
@@ -122,8 +131,17 @@ impl Receive for In {
 }
 
 fn engine(directory: Option<&Path>, slips_at: Option<u64>) -> (Handle, Join) {
+    engine_with(directory, slips_at, bounded(1).0)
+}
+
+fn engine_with(
+    directory: Option<&Path>,
+    slips_at: Option<u64>,
+    released: Sender<()>,
+) -> (Handle, Join) {
     let controller = Instant {
         capabilities: capabilities(),
+        released,
         slips_at,
     };
     let config = Config {
@@ -202,6 +220,18 @@ fn a_slip_ends_a_live_run() {
     assert_eq!((run.state, run.n_in_flight), (State::Aborted, 0));
     engine.shutdown().unwrap();
     assert!(join.wait().is_empty());
+}
+
+#[test]
+fn a_shutdown_gives_the_coils_back_once_the_beam_is_off() {
+    let (released, told) = bounded(1);
+    let (engine, join) = engine_with(None, None, released);
+    let (id, _) = engine.create(&kriging()).unwrap();
+    engine.start(&id).unwrap();
+    assert!(told.is_empty(), "not while it lives");
+    engine.shutdown().unwrap();
+    assert!(join.wait().is_empty());
+    assert_eq!(told.try_recv(), Ok(()));
 }
 
 #[test]
