@@ -1,6 +1,6 @@
 //! The API from end to end: real client, real service, simulated microscope.
 
-use crate::api_server::{Server, config};
+use crate::api_server::{Server, config, release};
 use client::{AcquisitionState, Client, Error, ErrorKind, Plane, PreviewOptions, SampleEvent};
 use domain::{DetectorName, Electrons, Pattern, SampleBlock};
 use std::time::Duration;
@@ -83,7 +83,7 @@ async fn a_sparse_scan_comes_back_whole_live_and_from_the_store() {
     assert_eq!((visits.n_rows, visits.n_cols), (128, 128));
     assert_eq!(visits.values.iter().sum::<f32>(), n as f32);
     assert!(preview.pictures[0].values.iter().all(|v| v.is_finite()));
-    lease.release().await.unwrap();
+    release(lease).await;
     assert!(server.stop().await);
 }
 
@@ -114,7 +114,7 @@ async fn one_holder_at_a_time_and_a_takeover_fences_the_old_one() {
     let stale = server.client.create(&ana, &request, "").await.unwrap_err();
     assert!(matches!(stale, Error::LeaseLost { .. }), "{stale:?}");
     assert_eq!(other.lease().await.unwrap().holder, "ben");
-    ben.release().await.unwrap();
+    release(ben).await;
     let free = other.lease().await.unwrap();
     assert_eq!((free.held, free.phase.as_str()), (false, "free"));
     assert!(server.stop().await);
@@ -162,7 +162,7 @@ async fn a_dropped_lease_runs_out_and_the_next_holder_finds_the_beam_off() {
         .abort(Some(&next), &created.id, "test over")
         .await
         .unwrap();
-    next.release().await.unwrap();
+    release(next).await;
     assert!(server.stop().await);
 }
 
@@ -216,7 +216,7 @@ async fn anyone_may_blank_and_only_the_newest_trip_is_cleared() {
     let n: u64 = blocks.iter().map(|b| b.len() as u64).sum();
     let ended = client.acquisition(&created.id).await.unwrap().progress;
     assert_eq!((ended.n_sampled, ended.n_gaps), (n, n_gaps));
-    lease.release().await.unwrap();
+    release(lease).await;
     assert!(server.stop().await);
 }
 
@@ -302,7 +302,7 @@ async fn lists_that_are_too_large_for_a_request_are_uploaded() {
             .enumerate()
             .all(|(i, &p)| p == (place(i as u32).row, place(i as u32).col))
     );
-    lease.release().await.unwrap();
+    release(lease).await;
     assert!(server.stop().await);
 }
 

@@ -1,10 +1,13 @@
 //! A real service with the simulated microscope inside, for tests of the API.
 
-use client::{Client, PlanRequest};
+use client::{Client, Error, Lease, PlanRequest};
 use daemon::{Config, Running, Shutdown};
 use domain::{DwellTime, Exposure, Fraction, Grid, Plan, ScanField};
 use std::path::Path;
 use std::time::Duration;
+
+/// Watchdog of tests, ms: on a busy machine the usual 100 ms pass now and then, and tests of other things would trip.
+const PATIENT_MS: u32 = 1000;
 
 /// Blanks; asks again where the controller's word is late, as it is on a starved machine.
 pub(crate) async fn blanked(client: &Client) -> client::Blanked {
@@ -33,11 +36,24 @@ pub(crate) struct Server {
 pub(crate) fn config(directory: &Path, uri: &str) -> Config {
     let text = format!(
         "[service]\nlisten = \"127.0.0.1:0\"\nunix_socket = \"{socket}\"\n\
-         [store]\ndirectory = \"{data}\"\n[controller]\nuri = \"{uri}\"\n",
+         [store]\ndirectory = \"{data}\"\n[controller]\nuri = \"{uri}\"\n\
+         [engine]\nwatchdog_ms = {PATIENT_MS}\n",
         socket = directory.join("api.sock").display(),
         data = directory.join("data").display(),
     );
     Config::parse(&text).unwrap()
+}
+
+/// Gives the lease back. On a busy machine the blank may be confirmed later than the service waits for it.
+pub(crate) async fn release(lease: Lease) {
+    match lease.release().await {
+        Ok(())
+        | Err(Error::Refused {
+            reason: "BLANK_UNCONFIRMED",
+            ..
+        }) => {}
+        Err(error) => panic!("{error:?}"),
+    }
 }
 
 impl Server {

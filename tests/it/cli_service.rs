@@ -11,9 +11,11 @@ struct Desk {
 }
 
 impl Desk {
+    /// The simulated microscope.
     fn new() -> Self {
         let bench = Bench::new();
-        let served = bench.serve(&[]);
+        let config = configuration(&bench, "sim:");
+        let served = bench.serve(&["--config", &config]);
         Self { bench, served }
     }
 
@@ -54,6 +56,41 @@ impl Desk {
         let ended = self.served.terminate();
         assert_eq!(ended.code, Some(0), "{ended:?}");
     }
+}
+
+/// A configuration for the controller at `uri`. The watchdog is patient: on a busy machine the usual 100 ms pass now and
+/// then, and tests of other things would trip.
+fn configuration(bench: &Bench, uri: &str) -> String {
+    let path = bench.path("beamwright.toml");
+    let text = format!(
+        "[service]\nunix_socket = \"{}\"\n[store]\ndirectory = \"{}\"\n[controller]\nuri = \"{uri}\"\n\
+         [engine]\nwatchdog_ms = 1000\n[access]\nwithout_token = \"admin\"\n\
+         [column]\nprobe_current_pa = 10.0\nprobe_current_source = \"stated by the test\"\n",
+        bench.path("socket").display(),
+        bench.path("data").display()
+    );
+    std::fs::write(&path, text).unwrap();
+    path.display().to_string()
+}
+
+#[test]
+fn without_a_configuration_it_serves_the_simulated_microscope_and_says_so() {
+    let bench = Bench::new();
+    let served = bench.serve(&[]);
+    assert_eq!(
+        served.told["addresses"].as_array().unwrap().len(),
+        2,
+        "TCP and a unix socket"
+    );
+    assert!(
+        served.told["directory"]
+            .as_str()
+            .unwrap()
+            .contains("beamwright")
+    );
+    let status = bench.run(&["status", "--server", &served.url, "--json"]);
+    assert_eq!(status.json()["server"]["simulated"], true);
+    assert_eq!(served.terminate().code, Some(0));
 }
 
 #[test]
@@ -203,18 +240,6 @@ fn a_refused_plan_leaves_the_instrument_free() {
     desk.close();
 }
 
-/// A configuration that scans through `address`, on a field of the specimen `mos2`.
-fn configuration(bench: &Bench, address: &str) -> String {
-    let path = bench.path("beamwright.toml");
-    let text = format!(
-        "[store]\ndirectory = \"{}\"\n[controller]\nuri = \"{address}\"\n[access]\nwithout_token = \"admin\"\n[column]\nprobe_current_pa = 10.0\n\
-         probe_current_source = \"stated by the test\"\n",
-        bench.path("data").display()
-    );
-    std::fs::write(&path, text).unwrap();
-    path.display().to_string()
-}
-
 #[test]
 fn four_processes_make_an_acquisition_over_every_link() {
     let directory = tempfile::tempdir().unwrap();
@@ -255,7 +280,9 @@ fn sigterm_in_the_middle_of_a_scan_blanks_finishes_the_files_and_tells_the_manag
         }
     };
     let socket = bench.path("notify").display().to_string();
-    let served = bench.serve_with(&[], &[("NOTIFY_SOCKET", &socket)]);
+    let config = configuration(&bench, "sim:");
+    let serve = ["--config", &*config];
+    let served = bench.serve_with(&serve, &[("NOTIFY_SOCKET", &socket)]);
     assert_eq!(told(&manager), "READY=1");
     let desk = Desk { bench, served };
     let acquiring = desk.long_acquisition();
@@ -268,7 +295,7 @@ fn sigterm_in_the_middle_of_a_scan_blanks_finishes_the_files_and_tells_the_manag
         "its client is told"
     );
     // What was exposed is there, in a data set with an end, and the next service serves it.
-    let served = bench.serve(&[]);
+    let served = bench.serve(&serve);
     let desk = Desk { bench, served };
     let shown = desk.ask(&["show"]);
     assert_eq!(shown["acquisition"]["state"], "aborted", "{shown}");
@@ -284,13 +311,8 @@ fn sigterm_in_the_middle_of_a_scan_blanks_finishes_the_files_and_tells_the_manag
 #[test]
 fn the_service_acquires_4096_squared_pixels_in_less_than_a_gibibyte() {
     let bench = Bench::new();
-    let path = bench.path("beamwright.toml");
-    let text = format!(
-        "[store]\ndirectory = \"{}\"\n[controller]\nuri = \"sim:?instrument=ideal&speed=max\"\n",
-        bench.path("data").display()
-    );
-    std::fs::write(&path, text).unwrap();
-    let served = bench.serve(&["--config", path.to_str().unwrap()]);
+    let config = configuration(&bench, "sim:?instrument=ideal&speed=max");
+    let served = bench.serve(&["--config", &config]);
     let desk = Desk { bench, served };
     let fast = ["--fraction", "0.01", "--estimator", "nearest"];
     let acquire = |pixels: &str| {
