@@ -38,7 +38,13 @@ impl Link {
                 self.barriers.clear();
                 self.close_never_exposed(events);
                 match by {
-                    End::Trip(id, cause) => events.push(Event::Tripped { id, cause }),
+                    End::Trip(id, cause) => {
+                        events.push(Event::Tripped { id, cause });
+                        if self.trip != Some(id) {
+                            // Somebody who saw it in a status cleared it before the last outcome arrived.
+                            events.push(Event::TripCleared);
+                        }
+                    }
                     End::Disarm => events.push(Event::Blanked),
                     End::Refusal => {}
                 }
