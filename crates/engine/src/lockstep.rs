@@ -331,15 +331,10 @@ impl Lockstep {
                 let result = self.open(prepared);
                 self.events.push_back(Event::Opened(result));
             }
-            Action::Arm(arm) => match self.transmit.arm(&arm) {
-                Err(hal::Error::Invalid(invalid)) => {
-                    self.events.push_back(Event::Device(hal::Event::Refused {
-                        command: "arm",
-                        reason: invalid.to_string(),
-                    }));
-                }
-                other => other?,
-            },
+            Action::Arm(arm) => {
+                let result = self.transmit.arm(&arm);
+                self.told("arm", result)?;
+            }
             Action::Submit { positions, .. } => match self.transmit.submit(&positions) {
                 Err(hal::Error::Invalid(_)) => self.events.push_back(Event::Unsent {
                     first_position: positions.first_position,
@@ -348,8 +343,14 @@ impl Lockstep {
             },
             Action::Heartbeat => self.transmit.heartbeat()?,
             Action::Blank => self.transmit.blank()?,
-            Action::ClearTrip(id) => self.transmit.clear_trip(id)?,
-            Action::Disarm => self.transmit.disarm()?,
+            Action::ClearTrip(id) => {
+                let result = self.transmit.clear_trip(id);
+                self.told("clear_trip", result)?;
+            }
+            Action::Disarm => {
+                let result = self.transmit.disarm();
+                self.told("disarm", result)?;
+            }
             Action::Decide(ask) => self.decide(ask),
             Action::Wanted(_) | Action::Stop => {}
             Action::Block { block, .. } => {
@@ -363,6 +364,23 @@ impl Lockstep {
             }
         }
         Ok(())
+    }
+
+    /// What the driver refuses is answered as if the device had refused it.
+    fn told(
+        &mut self,
+        command: &'static str,
+        result: Result<(), hal::Error>,
+    ) -> Result<(), hal::Error> {
+        match result {
+            Err(hal::Error::Invalid(invalid)) => {
+                let reason = invalid.to_string();
+                let refused = hal::Event::Refused { command, reason };
+                self.events.push_back(Event::Device(refused));
+                Ok(())
+            }
+            other => other,
+        }
     }
 
     fn open(&mut self, prepared: Arc<Prepared>) -> Result<(), OpenFailure> {

@@ -127,17 +127,19 @@ fn carry(
 }
 
 fn execute(half: &mut dyn Transmit, command: Send, wires: &Wires) -> Result<(), hal::Error> {
+    // What the driver refuses is answered as if the device had refused it; the link goes on.
+    let told = |command, result| match result {
+        Err(hal::Error::Invalid(invalid)) => {
+            let _ = wires.words.send(Event::Device(hal::Event::Refused {
+                command,
+                reason: invalid.to_string(),
+            }));
+            Ok(())
+        }
+        other => other,
+    };
     match command {
-        Send::Arm(arm) => match half.arm(&arm) {
-            Err(hal::Error::Invalid(invalid)) => {
-                let _ = wires.words.send(Event::Device(hal::Event::Refused {
-                    command: "arm",
-                    reason: invalid.to_string(),
-                }));
-                Ok(())
-            }
-            other => other,
-        },
+        Send::Arm(arm) => told("arm", half.arm(&arm)),
         Send::Submit(batch) => match half.submit(&batch) {
             Err(hal::Error::Invalid(_)) => {
                 let _ = wires.words.send(Event::Unsent {
@@ -149,8 +151,8 @@ fn execute(half: &mut dyn Transmit, command: Send, wires: &Wires) -> Result<(), 
         },
         Send::Heartbeat => half.heartbeat(),
         Send::Blank => half.blank(),
-        Send::ClearTrip(id) => half.clear_trip(id),
-        Send::Disarm => half.disarm(),
+        Send::ClearTrip(id) => told("clear_trip", half.clear_trip(id)),
+        Send::Disarm => told("disarm", half.disarm()),
     }
 }
 
