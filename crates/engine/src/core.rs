@@ -425,9 +425,8 @@ impl Core {
             return false;
         };
         let recorded = matches!(self.recorder, RecorderState::Alive | RecorderState::Off);
-        let allowed = active.is_detached() || self.grant.is_valid(now);
         recorded
-            && allowed
+            && active.is_granted(self.grant, now)
             && self.device.blank_asked.is_none()
             && self.device.link == LinkState::Up
             && active.ledger.in_budget()

@@ -5,14 +5,15 @@ use super::ledger::{Edges, Ledger};
 use super::pipeline::{Pipeline, Planned};
 use super::{Action, Core, Decider, Settings, Totals};
 use crate::coil::Follower;
-use crate::{EndReason, Error, LeaseEpoch, LinkState, Prepared, RecorderState, State};
+use crate::{EndReason, Error, Grant, LeaseEpoch, LinkState, Prepared, RecorderState, State};
 use domain::{Gap, GapCause};
 use hal::{Arming, ControllerStatus, RawBlock, RawGap, TripCause, TripId};
 use std::sync::Arc;
 use std::time::Duration;
 
-/// How long an ended arming may owe the ends of its positions.
-const OWED: Duration = Duration::from_millis(500);
+/// How long an ended arming may owe the ends of its positions. Longer than any stall of this host and than a link's own patience:
+/// a link that holds brings them, one that does not says so, and the beam is blanked meanwhile.
+const OWED: Duration = Duration::from_secs(10);
 
 #[derive(Debug)]
 pub(super) struct Active {
@@ -24,6 +25,8 @@ pub(super) struct Active {
     pub(super) run: bool,
     /// Ticket that waits for the arming.
     pub(super) waiting: Option<u64>,
+    /// The lease under which it was last told to go on.
+    pub(super) lease_epoch: LeaseEpoch,
     /// What it ends as, once the controller is blanked and every position has ended.
     pub(super) ending: Option<(State, EndReason)>,
     /// Why nothing more is submitted, where the pattern is not simply complete.
@@ -50,8 +53,6 @@ pub(super) struct Active {
     pub(super) revision: u64,
     /// Where lagging coils carry the beam, if that is known.
     coils: Option<Follower>,
-    /// The newest lease that it ran under, for the record.
-    pub(super) lease_epoch: LeaseEpoch,
 }
 
 impl Active {
@@ -60,6 +61,7 @@ impl Active {
         settings: &Settings,
         run: bool,
         ticket: u64,
+        lease_epoch: LeaseEpoch,
     ) -> Self {
         let edges = Edges {
             edges_ns: settings.edges_ns,
@@ -77,6 +79,7 @@ impl Active {
             is_open: false,
             run,
             waiting: Some(ticket),
+            lease_epoch,
             ending: None,
             stop: None,
             closing: false,
@@ -94,12 +97,16 @@ impl Active {
             started_at: None,
             owed_since: None,
             revision: 0,
-            lease_epoch: LeaseEpoch::default(),
         }
     }
 
     pub(super) fn is_detached(&self) -> bool {
         self.prepared.plan.detached.is_some()
+    }
+
+    /// Whether it may have the beam at `now`: whoever let it go on still holds the lease, or it needs none.
+    pub(super) fn is_granted(&self, grant: Grant, now: Duration) -> bool {
+        self.is_detached() || grant.accepts(self.lease_epoch, now)
     }
 
     pub(super) const fn is_exposing(&self) -> bool {
@@ -461,7 +468,6 @@ impl Core {
         now: Duration,
         actions: &mut Vec<Action>,
     ) {
-        self.disarmed(now);
         let refusal = || {
             Error::Invalid(domain::Invalid::new(
                 command,
@@ -475,6 +481,11 @@ impl Core {
                 result: Err(refusal()),
             });
         }
+        if command == "clear_trip" {
+            // The trip stays latched; no arming is concerned.
+            return;
+        }
+        self.disarmed(now);
         self.answer_waiting(refusal(), actions);
         let end = EndReason::Refused { command, reason };
         self.end(State::Aborted, end, now, actions);

@@ -3,8 +3,7 @@
 use super::active::Active;
 use super::{Action, Core, Known, OpenFailure};
 use crate::{
-    AcquisitionId, Command, EndReason, Error, Grant, LeaseEpoch, LinkState, Prepared,
-    RecorderState, State,
+    AcquisitionId, Command, EndReason, Error, LeaseEpoch, LinkState, Prepared, RecorderState, State,
 };
 use domain::ColumnState;
 use hal::{Arm, TripId};
@@ -41,24 +40,24 @@ impl Core {
         self.changed = true;
         let result = match command {
             Command::Create(prepared) => self.create(prepared),
-            Command::Arm(id) => match self.arm(&id, false, ticket, actions) {
+            Command::Arm(id) => match self.arm(&id, false, (epoch, ticket), actions) {
                 Ok(()) => return,
                 Err(error) => Err(error),
             },
-            Command::Start(id) => match self.start(&id, ticket, now, actions) {
+            Command::Start(id) => match self.start(&id, (epoch, ticket), now, actions) {
                 Ok(true) => return,
                 Ok(false) => Ok(()),
                 Err(error) => Err(error),
             },
             Command::Pause(id) => self.pause(&id),
-            Command::Resume(id) => match self.resume(&id, ticket, now, actions) {
+            Command::Resume(id) => match self.resume(&id, (epoch, ticket), now, actions) {
                 Ok(true) => return,
                 Ok(false) => Ok(()),
                 Err(error) => Err(error),
             },
             Command::Abort(id) => self.abort(&id, now, actions),
             Command::Blank => {
-                self.blank_device(now, actions);
+                self.blank(now, actions);
                 Ok(())
             }
             Command::ClearTrip(id) => match self.clear_trip(id, ticket, actions) {
@@ -67,9 +66,6 @@ impl Core {
             },
             Command::Grant(grant) => {
                 self.grant = grant;
-                if let (Some(epoch), Some(active)) = (self.lease_in_force(), &mut self.active) {
-                    active.lease_epoch = epoch;
-                }
                 Ok(())
             }
             Command::Column(column) => {
@@ -120,7 +116,7 @@ impl Core {
         &mut self,
         id: &AcquisitionId,
         run: bool,
-        ticket: u64,
+        (epoch, ticket): (LeaseEpoch, u64),
         actions: &mut Vec<Action>,
     ) -> Result<(), Error> {
         let at = self.known(id)?;
@@ -136,17 +132,8 @@ impl Core {
         self.check_armable()?;
         let prepared = self.known[at].prepared.clone();
         actions.push(Action::Open(prepared.clone()));
-        let mut active = Active::new(prepared, &self.settings, run, ticket);
-        active.lease_epoch = self.lease_in_force().unwrap_or_default();
-        self.active = Some(active);
+        self.active = Some(Active::new(prepared, &self.settings, run, ticket, epoch));
         Ok(())
-    }
-
-    const fn lease_in_force(&self) -> Option<LeaseEpoch> {
-        match self.grant {
-            Grant::Lease { epoch, .. } => Some(epoch),
-            Grant::Open | Grant::Nobody { .. } => None,
-        }
     }
 
     fn check_armable(&self) -> Result<(), Error> {
@@ -195,15 +182,16 @@ impl Core {
     fn start(
         &mut self,
         id: &AcquisitionId,
-        ticket: u64,
+        (epoch, ticket): (LeaseEpoch, u64),
         now: Duration,
         actions: &mut Vec<Action>,
     ) -> Result<bool, Error> {
         if self.state_of(id) != Some(State::Armed) {
-            return self.arm(id, true, ticket, actions).map(|()| true);
+            return self.arm(id, true, (epoch, ticket), actions).map(|()| true);
         }
         let active = self.mine(id, "start")?;
         active.run = true;
+        active.lease_epoch = epoch;
         active.state = State::Running;
         active.started_at = Some(now);
         Ok(false)
@@ -222,7 +210,7 @@ impl Core {
     fn resume(
         &mut self,
         id: &AcquisitionId,
-        ticket: u64,
+        (epoch, ticket): (LeaseEpoch, u64),
         now: Duration,
         actions: &mut Vec<Action>,
     ) -> Result<bool, Error> {
@@ -235,6 +223,7 @@ impl Core {
         let active = self.mine(id, "resume")?;
         match active.state {
             State::Paused if armed && !blanking => {
+                active.lease_epoch = epoch;
                 active.state = State::Running;
                 Ok(false)
             }
@@ -246,6 +235,7 @@ impl Core {
             }),
             State::Tripped if active.flight.n() == 0 && !blanking => {
                 active.waiting = Some(ticket);
+                active.lease_epoch = epoch;
                 active.state = State::Arming;
                 active.run = true;
                 self.arm_device(now, actions);
@@ -302,8 +292,8 @@ impl Core {
         {
             active.ledger.set_rate(current.electrons_per_ns());
         }
-        if column.valves_open == Some(false) && self.device.arming.is_some() {
-            self.blank_device(now, actions);
+        if column.valves_open == Some(false) && self.active.is_some() {
+            self.blank(now, actions);
         }
     }
 
@@ -376,17 +366,23 @@ impl Core {
         actions.push(Action::Arm(Box::new(arm)));
     }
 
-    /// Without a valid grant the beam goes off; the acquisition waits for whoever comes.
+    /// Whoever blanks wants no beam: what is still being opened will not get any.
+    fn blank(&mut self, now: Duration, actions: &mut Vec<Action>) {
+        self.blank_device(now, actions);
+        if self.active.as_ref().is_some_and(|a| !a.is_open) {
+            self.end(State::Aborted, EndReason::Requested, now, actions);
+        }
+    }
+
+    /// Without the lease under which it goes on the beam goes off; the acquisition waits for whoever comes.
     pub(super) fn check_grant(&mut self, now: Duration, actions: &mut Vec<Action>) {
-        let valid = match self.grant {
-            Grant::Open => return,
-            _ => self.grant.is_valid(now),
-        };
+        let grant = self.grant;
         let held = self
             .active
             .as_ref()
-            .is_some_and(|a| !a.is_detached() && a.ending.is_none());
-        if !valid && held && self.device.arming.is_some() && self.device.blank_asked.is_none() {
+            .is_some_and(|a| a.ending.is_none() && !a.is_granted(grant, now));
+        let armed = self.device.arming.is_some() || self.device.arm_asked;
+        if held && armed && self.device.blank_asked.is_none() {
             self.blank_device(now, actions);
         }
     }

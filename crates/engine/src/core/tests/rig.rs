@@ -93,6 +93,8 @@ pub(super) struct Rig {
     policy: Policy,
     pub(super) auto_decide: bool,
     pub(super) auto_blank: bool,
+    pub(super) auto_open: bool,
+    pub(super) auto_clear: bool,
     arming: u32,
     pub(super) armed: Option<Arming>,
     /// Positions the device has, as submitted.
@@ -113,6 +115,7 @@ pub(super) struct Rig {
     pub(super) wanted: Vec<DecisionWanted>,
     pub(super) cleared: Vec<TripId>,
     pub(super) log: Vec<String>,
+    n_asked: u64,
     trip: u32,
     t_ns: u64,
 }
@@ -128,6 +131,8 @@ impl Rig {
             policy: Policy::new(&prepared).unwrap(),
             auto_decide: true,
             auto_blank: true,
+            auto_open: true,
+            auto_clear: true,
             arming: 0,
             armed: None,
             held: Vec::new(),
@@ -145,6 +150,7 @@ impl Rig {
             wanted: Vec::new(),
             cleared: Vec::new(),
             log: Vec::new(),
+            n_asked: 1000,
             trip: 0,
             t_ns: 0,
         };
@@ -169,18 +175,25 @@ impl Rig {
         command: Command,
         epoch: LeaseEpoch,
     ) -> Result<(), Error> {
-        let ticket = self.answers.len() as u64 + 1000;
-        self.event(Event::Command {
-            command,
-            epoch,
-            ticket,
-        });
+        let ticket = self.ask(command, epoch);
         let at = self
             .answers
             .iter()
             .position(|(t, _)| *t == ticket)
             .expect("every command is answered");
         self.answers.remove(at).1
+    }
+
+    /// Asks, and does not wait for the answer.
+    pub(super) fn ask(&mut self, command: Command, epoch: LeaseEpoch) -> u64 {
+        self.n_asked += 1;
+        let ticket = self.n_asked;
+        self.event(Event::Command {
+            command,
+            epoch,
+            ticket,
+        });
+        ticket
     }
 
     pub(super) fn tick(&mut self, by: Duration) {
@@ -204,7 +217,8 @@ impl Rig {
     fn act(&mut self, action: Action) -> Vec<Event> {
         match action {
             Action::Answer { ticket, result } => self.answers.push((ticket, result)),
-            Action::Open(_) => return vec![Event::Opened(Ok(()))],
+            Action::Open(_) if self.auto_open => return vec![Event::Opened(Ok(()))],
+            Action::Open(_) => {}
             Action::Arm(arm) => {
                 self.arms.push(*arm);
                 self.arming += 1;
@@ -233,6 +247,9 @@ impl Rig {
             }
             Action::ClearTrip(id) => {
                 self.cleared.push(id);
+                if !self.auto_clear {
+                    return Vec::new();
+                }
                 return vec![Event::Device(hal::Event::TripCleared)];
             }
             Action::Disarm => {
