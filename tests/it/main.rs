@@ -17,4 +17,5 @@ mod link;
 mod link_threads;
 mod process;
 mod raw;
+mod simulation;
 mod style;
