@@ -388,6 +388,10 @@ impl Core {
             self.blank_device(now, actions);
             return;
         }
+        if self.device.blank_asked.is_some() {
+            // It took effect while a blank was on its way; the trip that follows is the answer.
+            return;
+        }
         active.state = if active.run {
             State::Running
         } else {
