@@ -14,6 +14,8 @@
 //!
 //! `BEAMWRIGHT_SEED=n` runs one world and prints its trace.
 
+#![allow(clippy::print_stdout, reason = "a failing seed prints its trace")]
+
 mod account;
 mod beam;
 mod chance;

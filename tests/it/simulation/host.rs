@@ -535,6 +535,7 @@ fn bare_capabilities() -> hal::Capabilities {
         tick_ns: 1.0,
         dac_bits: 16,
         reach: hal::Reach::FULL,
+        park: [-1.0, -1.0],
         calibrations: Vec::new(),
         detectors: Vec::new(),
         blanker: hal::BlankerKind::Fast,
