@@ -49,6 +49,11 @@ const LOOK: ([f64; 2], f64, f64) = ([24.0, 250.0], 6.0, 3e6);
 const BIN_MAX: u32 = 25_000;
 /// Frames that the trains are spread over: slow changes of current and specimen touch all trains alike.
 const FRAMES: u32 = 6;
+/// A fit with a larger χ² per degree of freedom is tried again from these speeds, relative to the first guess.
+const GOOD_CHI_SQUARE: f64 = 3.0;
+const OTHER_SPEEDS: [f64; 4] = [0.5, 2.0, 0.25, 4.0];
+/// A fit with a larger one is refused.
+const WORST_CHI_SQUARE: f64 = 6.0;
 /// A pause between samples that is longer than this breaks a train, ns.
 const PAUSE_NS: u64 = 100;
 
@@ -399,7 +404,7 @@ impl AxisRun<'_> {
         beam += beam_ns(&plan);
         self.collect(runner, &plan, &mut trains)?;
         let responses: Vec<JumpResponse> = trains.into_iter().map(|t| t.response).collect();
-        let fit = scan::identify(&start, &profiles, &responses)?;
+        let fit = best_fit(&start, &profiles, &responses)?;
         let rates = profiles.iter().flat_map(|p| &p.rate);
         let n = profiles.iter().map(|p| p.rate.len()).sum::<usize>().max(1) as f64;
         let place = |[along, across]: &[f64; 2]| {
@@ -594,6 +599,43 @@ impl AxisRun<'_> {
         }
         Ok((list, trains))
     }
+}
+
+/// The fit from `start`, or from slower and faster coils of its kind where that one does not explain the counts. What
+/// nothing explains is refused: a wrong model places samples worse than none.
+fn best_fit(
+    start: &AxisCoil,
+    profiles: &[LineProfile],
+    responses: &[JumpResponse],
+) -> Result<Identified, Error> {
+    let mut best = scan::identify(start, profiles, responses)?;
+    for factor in OTHER_SPEEDS {
+        if best.chi_square < GOOD_CHI_SQUARE {
+            break;
+        }
+        let other = AxisCoil {
+            f0_khz: start.f0_khz * factor,
+            delay_us: start.delay_us / factor,
+            slew_px_per_us: start.slew_px_per_us * factor,
+            tail_us: start.tail_us / factor,
+            ..*start
+        };
+        let found = scan::identify(&other, profiles, responses)?;
+        if found.chi_square < best.chi_square {
+            best = found;
+        }
+    }
+    if best.chi_square > WORST_CHI_SQUARE {
+        return Err(Invalid::new(
+            "coil.chi_square",
+            format!("{:.1}", best.chi_square),
+            format!(
+                "at most {WORST_CHI_SQUARE}: nothing found explains the counts; try a place with more contrast, or more current"
+            ),
+        )
+        .into());
+    }
+    Ok(best)
 }
 
 /// A bin in parts that do not saturate the detector.
