@@ -272,6 +272,9 @@ impl Calibration {
     }
 }
 
+/// Left-out counts in which noise dominates cannot show that a variance is smaller than this part of what was predicted:
+/// the difference of two large numbers is no evidence.
+const LEAST_FACTOR: f64 = 0.6;
 /// Floors tried, parts of the mean squared error of the signal.
 const FLOORS: [f64; 9] = [0.0, 0.01, 0.03, 0.07, 0.15, 0.3, 0.5, 0.7, 0.9];
 /// Classes of predicted variance in which intervals shall hold alike.
@@ -292,7 +295,7 @@ pub(crate) fn calibration(left_out: &[LeftOut]) -> Calibration {
         let doubt = 2.0 / n * ((variance + noise) / variance).powi(2);
         let shrunk = (excess + doubt) / (1.0 + doubt);
         return Calibration {
-            factor: shrunk.clamp(0.0625, 25.0),
+            factor: shrunk.clamp(LEAST_FACTOR, 25.0),
             floor: 0.0,
         };
     }

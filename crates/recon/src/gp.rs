@@ -29,6 +29,8 @@ const TAPER: usize = 64;
 const BLUR: f64 = 0.8;
 /// Least noise variance in units of the signal's.
 const NUGGET: f64 = 1e-3;
+/// No sample is taken for more precise than this part of the mean noise variance.
+const LEAST_NOISE: f64 = 0.1;
 /// Least power by frequency, part of the mean.
 const POWER_FLOOR: f64 = 1e-3;
 /// Iterations of conjugate gradients, and the residual at which they end.
@@ -142,7 +144,7 @@ impl Process {
     fn estimate(&self, frame: &Frame, workers: &Workers) -> Vec<f64> {
         let map = frame.map;
         let fft = &self.fft;
-        let places: Vec<(usize, f64, f64)> = samples(frame)
+        let mut places: Vec<(usize, f64, f64)> = samples(frame)
             .map(|(p, value, noise)| {
                 (
                     fft.index(p / map.n_cols, p % map.n_cols),
@@ -151,6 +153,11 @@ impl Process {
                 )
             })
             .collect();
+        // Next to a bright particle vacuum has hardly any noise; a thousandfold range would keep the solve from converging.
+        let mean = places.iter().map(|p| p.2).sum::<f64>() / places.len().max(1) as f64;
+        for place in &mut places {
+            place.2 = place.2.max(LEAST_NOISE * mean);
+        }
         let weights = self.conjugate_gradients(&places, workers);
         let mut plane = vec![0.0; fft.len()];
         for (&(at, ..), a) in places.iter().zip(&weights) {

@@ -479,6 +479,51 @@ fn the_mixture_learned_from_the_frame_beats_kriging_and_its_intervals_hold() {
     );
 }
 
+/// A perfect lattice of 8 px without the atoms at `missing` (row and column of the lattice).
+fn lattice_without(side: usize, missing: &[[usize; 2]]) -> Specimen {
+    let mut values = vec![0.001f32; side * side];
+    for (i, value) in values.iter_mut().enumerate() {
+        let (row, col) = (i / side, i % side);
+        for r in (row / 8).saturating_sub(1)..=row / 8 + 1 {
+            for c in (col / 8).saturating_sub(1)..=col / 8 + 1 {
+                if !missing.contains(&[r, c]) {
+                    let (dr, dc) = (
+                        row as f32 - (8 * r + 4) as f32,
+                        col as f32 - (8 * c + 4) as f32,
+                    );
+                    *value += 0.01 * (-(dr * dr + dc * dc) / (2.0 * 1.8 * 1.8)).exp();
+                }
+            }
+        }
+    }
+    Specimen { side, values }
+}
+
+#[test]
+fn an_atom_missing_from_a_perfect_lattice_is_found_or_uncertain() {
+    let missing = [[3, 4], [6, 11], [9, 7], [12, 3], [13, 13]];
+    let specimen = lattice_without(128, &missing);
+    for seed in [1, 2] {
+        let places = specimen.jittered(0.1, seed);
+        let blocks = [specimen.block(&places, None, 0)];
+        let setup = setup(specimen.grid(), Estimator::Auto, &[Noise::None]);
+        let estimate = finished(recon::new(&setup).unwrap(), &blocks);
+        assert!(psnr(&specimen, &estimate) > 28.0);
+        let detector = &estimate.detectors[0];
+        for [r, c] in missing {
+            let site = (8 * r + 4) * 128 + 8 * c + 4;
+            let (mean, sigma) = (detector.mean[site], detector.uncertainty[site]);
+            // Either the picture shows less than half an atom there, or the truth is within three deviations.
+            let found = mean - specimen.values[site] < 0.005;
+            let uncertain = (mean - specimen.values[site]).abs() <= 3.0 * sigma;
+            assert!(
+                found || uncertain,
+                "{r},{c} with seed {seed}: {mean} ± {sigma}"
+            );
+        }
+    }
+}
+
 #[test]
 fn at_low_dose_the_process_wins_and_auto_follows_it() {
     let specimen = Specimen::grain_boundary();
