@@ -81,7 +81,13 @@ fn live(c: &mut Criterion) {
     let every = places.len() / 256;
     let spread: Vec<_> = places.iter().copied().step_by(every).take(256).collect();
     let near = |p: &&(usize, usize)| p.0 < 128 && p.1 < 128;
-    let local: Vec<_> = places.iter().filter(near).copied().step_by(6).take(256).collect();
+    let local: Vec<_> = places
+        .iter()
+        .filter(near)
+        .copied()
+        .step_by(6)
+        .take(256)
+        .collect();
     let mut recon = estimator();
     recon.absorb(&all);
     recon.refine(WorkQuota::ALL);

@@ -1,7 +1,7 @@
 //! Learning the mixture: k-means on the current picture, then EM on patches of samples, stopped by held-out samples.
 //!
 //! One sixteenth of the samples is kept out of EM. After every pass they are predicted, each from the patch around it;
-//! the pass with the best likelihood wins, and two passes without a better one end the training.
+//! the pass with the least error wins, and two passes without a better one end the training.
 
 use super::picture::TileMoments;
 use super::{AREA, Frame, K, LIVE_STRIDE, Model, Patch, Patches, SIDE};
@@ -141,9 +141,9 @@ impl Trainer {
                 let Some(model) = &self.model else {
                     return (0, None);
                 };
-                let likelihood = judge(&frame, model, workers);
-                if self.best.as_ref().is_none_or(|b| likelihood > b.0) {
-                    self.best = Some((likelihood, model.clone()));
+                let error = judge(&frame, model, workers);
+                if self.best.as_ref().is_none_or(|b| error < b.0) {
+                    self.best = Some((error, model.clone()));
                     self.idle_passes = 0;
                 } else {
                     self.idle_passes += 1;
@@ -165,7 +165,8 @@ impl Trainer {
     }
 }
 
-/// Mean log likelihood of the held-out samples, each from the patch around it.
+/// Mean squared error of the held-out samples, each from the patch around it. Not their likelihood: in an empty field that is
+/// all about how well nothing is predicted, and prefers a model that has not found the lattice.
 fn judge(frame: &Frame, model: &Model, workers: &Workers) -> f64 {
     let pixels = judged(frame);
     let predict = |patch: &mut Patch, &pixel: &usize| {
@@ -182,20 +183,20 @@ fn judge(frame: &Frame, model: &Model, workers: &Workers) -> f64 {
             },
         );
         let at = (row - r) * SIDE + col - c;
-        frame.sample(pixel).map(|(value, noise)| {
-            let (error, variance) = (value - mean[at], variance[at] + noise + 1e-4);
-            -0.5 * f64::from(error * error / variance + variance.ln())
+        frame.sample(pixel).map(|(value, _)| {
+            let error = f64::from(value - mean[at]);
+            error * error
         })
     };
-    let likelihoods: Vec<Option<f64>> = workers.pool.install(|| {
+    let squares: Vec<Option<f64>> = workers.pool.install(|| {
         pixels
             .par_iter()
             .with_min_len(16)
             .map_init(Patch::default, predict)
             .collect()
     });
-    let n = likelihoods.iter().flatten().count().max(1) as f64;
-    likelihoods.iter().flatten().sum::<f64>() / n
+    let n = squares.iter().flatten().count().max(1) as f64;
+    squares.iter().flatten().sum::<f64>() / n
 }
 
 /// The mixture's own picture, in events per incident electron.
