@@ -58,12 +58,12 @@ impl Desk {
     }
 }
 
-/// A configuration for the controller at `uri`. The watchdog is patient: on a busy machine the usual 100 ms pass now and
-/// then, and tests of other things would trip.
+/// A configuration for the controller at `uri`. Watchdog and link are patient: on a busy machine the usual times pass
+/// now and then, and tests of other things would trip.
 fn configuration(bench: &Bench, uri: &str) -> String {
     let path = bench.path("beamwright.toml");
     let text = format!(
-        "[service]\nunix_socket = \"{}\"\n[store]\ndirectory = \"{}\"\n[controller]\nuri = \"{uri}\"\n\
+        "[service]\nunix_socket = \"{}\"\n[store]\ndirectory = \"{}\"\n[controller]\nuri = \"{uri}\"\nsilence_max_ms = 20000\n\
          [engine]\nwatchdog_ms = 1000\n[access]\nwithout_token = \"admin\"\n\
          [column]\nprobe_current_pa = 10.0\nprobe_current_source = \"stated by the test\"\n",
         bench.path("socket").display(),
