@@ -28,6 +28,8 @@ directory = "${this.folder}"
 high_tension_kv = 200
 probe_current_pa = 10
 probe_current_source = "test"
+[engine]
+watchdog_ms = 1000
 ${this.more}
 `);
     this.process = spawn(BINARY, ["serve", "--config", this.config], { stdio: ["ignore", "pipe", "inherit"] });

@@ -4,6 +4,7 @@ import os
 import pathlib
 import re
 import subprocess
+import time
 
 import beamwright as bw
 import pytest
@@ -21,6 +22,8 @@ uri = "{uri}"
 high_tension_kv = 200
 probe_current_pa = 50
 probe_current_source = "test"
+[engine]
+watchdog_ms = 1000
 """
 
 
@@ -73,9 +76,19 @@ def microscope(daemon):
         yield connected
 
 
+def patient(microscope):
+    """Control, as soon as a busy machine has confirmed the blank after the last holder."""
+    for _ in range(100):
+        try:
+            return microscope.control("the tests")
+        except (bw.BlankUnconfirmed, bw.Overloaded):
+            time.sleep(0.2)
+    return microscope.control("the tests")
+
+
 @pytest.fixture
 def control(microscope):
-    with microscope.control("the tests") as held:
+    with patient(microscope) as held:
         held.clear_trip()
         yield held
 
