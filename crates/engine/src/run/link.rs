@@ -75,7 +75,7 @@ pub(super) fn transmit(
     leaving.0.stop.store(true, Ordering::Release);
     if let Err(error) = result {
         let _ = wires.words.send(Event::LinkDown {
-            reason: error.to_string(),
+            reason: with_cause(&error),
         });
     }
 }
@@ -174,7 +174,7 @@ pub(super) fn receive(
         if let Err(error) = result {
             leaving.0.left.store(true, Ordering::Release);
             let _ = wires.words.send(Event::LinkDown {
-                reason: error.to_string(),
+                reason: with_cause(&error),
             });
             return;
         }
@@ -182,4 +182,16 @@ pub(super) fn receive(
             return;
         }
     }
+}
+
+/// The error with what caused it: "link to tcp://… failed: connection reset by peer".
+fn with_cause(error: &hal::Error) -> String {
+    let mut text = error.to_string();
+    let mut cause = std::error::Error::source(error);
+    while let Some(inner) = cause {
+        text.push_str(": ");
+        text.push_str(&inner.to_string());
+        cause = inner.source();
+    }
+    text
 }
