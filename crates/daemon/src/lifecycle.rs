@@ -191,6 +191,7 @@ fn open(config: &Config, clock: Arc<dyn Clock>) -> Result<Opened, Error> {
     engine.set_grant(Grant::Nobody {
         after: LeaseEpoch(0),
     })?;
+    hear(&engine, setup.open_timeout);
     Ok(Opened {
         engine,
         join,
@@ -200,6 +201,20 @@ fn open(config: &Config, clock: Arc<dyn Clock>) -> Result<Opened, Error> {
         audit,
         lock,
     })
+}
+
+/// Waits until the controller has told its state, so that nobody is answered that it is unknown. One that stays silent
+/// is told as such by its link.
+fn hear(engine: &engine::Handle, timeout: Duration) {
+    let slot = engine.status_slot();
+    let end = engine.now() + timeout;
+    let mut version = 0;
+    while let Some(latest) = slot.wait(version, end.saturating_sub(engine.now())) {
+        if latest.value.controller.is_some() {
+            return;
+        }
+        version = latest.version;
+    }
 }
 
 /// The column as configured; the simulated probe's current where none is stated. And the field of its specimen.

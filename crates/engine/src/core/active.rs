@@ -451,6 +451,8 @@ impl Core {
             return;
         };
         if active.closing {
+            // The word of the trip that ended it may come after its last outcome.
+            self.device.own_trip = true;
             return;
         }
         match (cause, &active.ending) {
