@@ -12,6 +12,7 @@ mod audit;
 mod bench;
 #[cfg(feature = "serve")]
 mod bench_grpc;
+#[cfg(feature = "serve")]
 mod certs;
 mod control;
 #[cfg(feature = "serve")]
