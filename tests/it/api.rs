@@ -120,12 +120,15 @@ async fn one_holder_at_a_time_and_a_takeover_fences_the_old_one() {
     assert!(server.stop().await);
 }
 
-/// The status once the controller's newest word is young enough to be believed: on a starved machine it may be late.
+/// The status once the controller has told of its trip and its newest word is young enough to be believed: on a starved
+/// machine both may be late.
 async fn confirmed(client: &Client) -> client::Status {
     let wait = async {
         loop {
             let status = client.status().await.unwrap();
-            if status.beam != "unconfirmed" {
+            let is_known = !matches!(status.beam.as_str(), "unconfirmed" | "unknown");
+            // The word of a trip comes after its last outcome.
+            if is_known && status.trip.is_some() {
                 return status;
             }
         }
