@@ -144,14 +144,14 @@ async fn a_dropped_lease_runs_out_and_the_next_holder_finds_the_beam_off() {
     let directory = tempfile::tempdir().unwrap();
     let server = Server::start_with(config(directory.path(), "sim:?instrument=ideal")).await;
     let client = &server.client;
-    let ttl = Duration::from_millis(500);
-    let lease = client.acquire_lease("gone", ttl).await.unwrap();
+    let lease = client.acquire_lease("gone", TTL).await.unwrap();
     let mut request = server.plan(256).await;
     request.plan.n_frames = 1000;
     let created = client.create(&lease, &request, "").await.unwrap();
     client.start(&lease, &created.id).await.unwrap();
-    drop(lease);
     let mut watch = client.watch(&created.id, 10.0).await.unwrap();
+    while watch.next().await.unwrap().unwrap().state != AcquisitionState::Running {}
+    drop(lease);
     while watch.next().await.unwrap().unwrap().state != AcquisitionState::Tripped {}
     let next = acquired(client).await;
     let status = confirmed(client).await;
