@@ -83,7 +83,7 @@ fn is_of_access(reason: ErrorReason) -> bool {
 }
 
 /// A message of the call that reaches what its access is about; `name` is an acquisition that has not started.
-fn message(call: &str, lease: Option<v1::LeaseToken>, name: String) -> Vec<u8> {
+pub(crate) fn message(call: &str, lease: Option<v1::LeaseToken>, name: String) -> Vec<u8> {
     let holder = "matrix".to_owned();
     match call.split_once('/').unwrap().1 {
         "UpdateColumn" => v1::UpdateColumnRequest {
@@ -184,8 +184,17 @@ fn message(call: &str, lease: Option<v1::LeaseToken>, name: String) -> Vec<u8> {
 }
 
 /// A service of the simulated microscope that knows nobody without a token; the tokens of its three roles.
-async fn guarded(directory: &Path) -> (Server, [String; 3]) {
+pub(crate) async fn guarded(directory: &Path) -> (Server, [String; 3]) {
+    guarded_with(directory, |_| {}).await
+}
+
+/// The same with other limits.
+pub(crate) async fn guarded_with(
+    directory: &Path,
+    change: impl FnOnce(&mut daemon::LimitsPart),
+) -> (Server, [String; 3]) {
     let mut config = config(directory, "sim:?instrument=ideal&speed=max");
+    change(&mut config.limits);
     config.access.without_token = Some(daemon::RoleWord::None);
     std::fs::create_dir_all(&config.store.directory).unwrap();
     let path = config.token_file();
@@ -203,7 +212,7 @@ struct Callers {
     lease: Option<Lease>,
 }
 
-fn token_of(lease: &Lease) -> v1::LeaseToken {
+pub(crate) fn token_of(lease: &Lease) -> v1::LeaseToken {
     v1::LeaseToken {
         lease_id: lease.id().to_owned(),
         lease_epoch: lease.epoch(),
@@ -224,7 +233,7 @@ impl Callers {
 }
 
 /// The lease, from whoever has it, once the beam is known to be off.
-async fn taken(admin: &Client) -> Lease {
+pub(crate) async fn taken(admin: &Client) -> Lease {
     for _ in 0..400 {
         match admin
             .take_over_lease("matrix", Duration::from_secs(10), "test", true)

@@ -87,12 +87,25 @@ async fn admit(State(shared): State<Arc<Shared>>, mut request: Request, next: Ne
     shared.metrics.called();
     match admitted(&shared, &mut request) {
         // Held until the answer begins: a unary call is worked on until then.
-        Ok(_room) => audit::noting(&shared, request, next).await,
+        Ok(_room) => undecoded(audit::noting(&shared, request, next).await),
         Err(refusal) => {
             shared.metrics.refused();
             tonic::Status::from(refusal).into_http()
         }
     }
+}
+
+/// The answer, with the code that says whose fault it is: a message that cannot be decoded is the caller's. What the
+/// service itself refuses has details, what the decoder refuses has none.
+fn undecoded(response: Response) -> Response {
+    let headers = response.headers();
+    let is_internal = headers.get("grpc-status").is_some_and(|code| code == "13");
+    if !is_internal || headers.contains_key("grpc-status-details-bin") {
+        return response;
+    }
+    let allowed = "a message as the API defines it";
+    let invalid = domain::Invalid::new("request", "a message that cannot be decoded", allowed);
+    tonic::Status::from(Refusal::from(invalid)).into_http()
 }
 
 /// The room of a call, where its caller may make it and the service is not too busy; notes the caller.

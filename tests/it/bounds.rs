@@ -1,0 +1,238 @@
+//! The bounds of a service, each at its edge: what is beyond is refused by name, and a blank gets in.
+
+use crate::access::{guarded_with, taken};
+use crate::api_server::blanked;
+use crate::raw::{call, channel, client_with};
+use client::{AcquisitionState, Client};
+use proto::Refusal;
+use proto::v1::ErrorReason;
+use std::time::Duration;
+use tokio::io::AsyncReadExt as _;
+use tonic::transport::Channel;
+use tonic::{Code, Request, Status};
+
+const STATUS: &str = "/beamwright.v1.InstrumentService/GetStatus";
+const WATCH: &str = "/beamwright.v1.InstrumentService/WatchStatus";
+
+/// A stream that stays open, once its first message has come.
+async fn watching(channel: &Channel, token: &str) -> Result<tonic::Streaming<Vec<u8>>, Status> {
+    let mut grpc = tonic::client::Grpc::new(channel.clone());
+    let ready = grpc.ready().await;
+    ready.map_err(|e| Status::unavailable(e.to_string()))?;
+    let mut request = Request::new(tokio_stream::iter([Vec::new()]));
+    let bearer = format!("Bearer {token}").parse().unwrap();
+    request.metadata_mut().insert("authorization", bearer);
+    let path = WATCH.parse().unwrap();
+    let answer = grpc.streaming(request, path, crate::raw::Bytes).await?;
+    let mut stream = answer.into_inner();
+    stream.message().await?;
+    Ok(stream)
+}
+
+fn is_overload(status: &Status) -> bool {
+    status.code() == Code::ResourceExhausted
+        && Refusal::from_status(status).reason == ErrorReason::Overloaded
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn beyond_the_connections_allowed_one_may_blank_and_the_lease_holder_goes_on() {
+    let directory = tempfile::tempdir().unwrap();
+    let (server, tokens) = guarded_with(directory.path(), |limits| {
+        // One is the test's own admin.
+        limits.max_connections = 3;
+        limits.max_unix_connections = 1;
+    })
+    .await;
+    let admin = client_with(&server.url, &tokens[2]).await;
+    let lease = taken(&admin).await;
+    let mut kept = Vec::new();
+    for _ in 0..8 {
+        let channel = channel(&server.url).await;
+        // The server's own typed client and the admin have two of the three places.
+        let answer = call(&channel, Some(&tokens[0]), STATUS, Vec::new()).await;
+        kept.push((channel, answer.map_err(|status| is_overload(&status))));
+    }
+    let n_served = kept.iter().filter(|(_, answer)| answer.is_ok()).count();
+    assert!(n_served <= 2, "{n_served} of 8 were served");
+    assert!(kept.iter().all(|(_, answer)| !matches!(answer, Err(false))));
+    let holder = client_with(&server.url, &tokens[2]).await;
+    assert!(holder.status().await.unwrap().lease.held);
+    let observer = client_with(&server.url, &tokens[0]).await;
+    blanked(&observer).await;
+    let socket = Client::connect(&server.socket).await.unwrap();
+    blanked(&socket).await;
+    drop(lease);
+    assert!(server.stop().await);
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn streams_beyond_their_number_are_refused_and_one_that_ends_makes_room() {
+    let directory = tempfile::tempdir().unwrap();
+    let (server, tokens) = guarded_with(directory.path(), |limits| limits.max_streams = 3).await;
+    let channel = channel(&server.url).await;
+    let mut open = Vec::new();
+    for _ in 0..3 {
+        open.push(watching(&channel, &tokens[0]).await.unwrap());
+    }
+    let refused = watching(&channel, &tokens[0]).await.unwrap_err();
+    assert!(is_overload(&refused), "{refused:?}");
+    open.pop();
+    let mut again = watching(&channel, &tokens[0]).await;
+    for _ in 0..200 {
+        if again.is_ok() {
+            break;
+        }
+        tokio::time::sleep(Duration::from_millis(10)).await;
+        again = watching(&channel, &tokens[0]).await;
+    }
+    again.unwrap();
+    assert!(server.stop().await);
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn calls_beyond_their_number_are_shed_but_not_blanks_and_not_the_holder() {
+    let directory = tempfile::tempdir().unwrap();
+    let (server, tokens) = guarded_with(directory.path(), |limits| limits.max_calls = 8).await;
+    let admin = client_with(&server.url, &tokens[2]).await;
+    let lease = taken(&admin).await;
+    let channel = channel(&server.url).await;
+    // Uploads that never end are worked on for ever.
+    let mut slow = tokio::task::JoinSet::new();
+    for _ in 0..8 {
+        let (channel, token) = (channel.clone(), tokens[1].clone());
+        slow.spawn(async move {
+            let mut grpc = tonic::client::Grpc::new(channel);
+            grpc.ready().await.unwrap();
+            let mut request = Request::new(tokio_stream::pending::<Vec<u8>>());
+            let bearer = format!("Bearer {token}").parse().unwrap();
+            request.metadata_mut().insert("authorization", bearer);
+            let path = "/beamwright.v1.AcquisitionService/UploadArray";
+            let path = path.parse().unwrap();
+            let _ = grpc.streaming(request, path, crate::raw::Bytes).await;
+        });
+    }
+    let refused = loop {
+        match call(&channel, Some(&tokens[0]), STATUS, Vec::new()).await {
+            Ok(_) => tokio::time::sleep(Duration::from_millis(5)).await,
+            Err(status) => break status,
+        }
+    };
+    assert!(is_overload(&refused), "{refused:?}");
+    let observer = client_with(&server.url, &tokens[0]).await;
+    blanked(&observer).await;
+    assert!(admin.status().await.unwrap().lease.held);
+    slow.shutdown().await;
+    drop(lease);
+    assert!(server.stop().await);
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn connections_that_ask_nothing_and_headers_that_never_end_are_closed() {
+    let directory = tempfile::tempdir().unwrap();
+    let (server, tokens) = guarded_with(directory.path(), |limits| {
+        limits.request_timeout_ms = 100;
+        limits.max_header_kib = 4;
+    })
+    .await;
+    let host = server.url.trim_start_matches("http://");
+    let hang_limit = Duration::from_secs(30);
+    for begun in ["", "GET /metrics HT", "PRI * HTTP/2.0\r\n\r\nSM\r\n\r\n"] {
+        let mut stream = tokio::net::TcpStream::connect(host).await.unwrap();
+        tokio::io::AsyncWriteExt::write_all(&mut stream, begun.as_bytes())
+            .await
+            .unwrap();
+        let mut rest = Vec::new();
+        let closed = tokio::time::timeout(hang_limit, stream.read_to_end(&mut rest)).await;
+        assert!(closed.is_ok(), "{begun:?} holds its place");
+    }
+    let channel = channel(&server.url).await;
+    let long = "x".repeat(16 * 1024);
+    let refused = call(&channel, Some(&long), STATUS, Vec::new())
+        .await
+        .unwrap_err();
+    assert_ne!(
+        refused.code(),
+        Code::Unauthenticated,
+        "it was read: {refused:?}"
+    );
+    let small = "x".repeat(1024);
+    let unknown = call(&channel, Some(&small), STATUS, Vec::new())
+        .await
+        .unwrap_err();
+    assert_eq!(unknown.code(), Code::Unauthenticated);
+    call(&channel, Some(&tokens[0]), STATUS, Vec::new())
+        .await
+        .unwrap();
+    assert!(server.stop().await);
+}
+
+/// `BEAMWRIGHT_FLOOD` connections of ten streams each beside a scan.
+#[tokio::test(flavor = "multi_thread")]
+async fn a_flood_of_streams_is_refused_beside_a_scan_that_loses_nothing() {
+    let n: usize = std::env::var("BEAMWRIGHT_FLOOD").map_or(40, |text| text.parse().unwrap());
+    let directory = tempfile::tempdir().unwrap();
+    let (server, tokens) = guarded_with(directory.path(), |limits| {
+        if n <= 40 {
+            limits.max_connections = 16;
+            limits.max_streams = 64;
+        }
+    })
+    .await;
+    let admin = client_with(&server.url, &tokens[2]).await;
+    let lease = taken(&admin).await;
+    let mut request = server.plan_for(&admin, 256).await;
+    request.plan.n_frames = 100;
+    let created = admin.create(&lease, &request, "").await.unwrap();
+    admin.start(&lease, &created.id).await.unwrap();
+    let mut flood = tokio::task::JoinSet::new();
+    for _ in 0..n {
+        let (url, token) = (server.url.clone(), tokens[0].clone());
+        flood.spawn(async move {
+            let endpoint = tonic::transport::Endpoint::from_shared(url).unwrap();
+            let Ok(channel) = endpoint.connect().await else {
+                return (Vec::new(), 0, 10);
+            };
+            let (mut open, mut n_refused, mut n_cut) = (Vec::new(), 0, 0);
+            for _ in 0..10 {
+                match watching(&channel, &token).await {
+                    // Kept, and never read again.
+                    Ok(stream) => open.push(stream),
+                    Err(status) if is_overload(&status) => n_refused += 1,
+                    // A connection beyond the limit has ended.
+                    Err(_) => n_cut += 1,
+                }
+            }
+            (open, n_refused, n_cut)
+        });
+    }
+    let (mut open, mut n_refused, mut n_cut) = (Vec::new(), 0, 0);
+    while let Some(done) = flood.join_next().await {
+        let (streams, refused, cut) = done.unwrap();
+        open.extend(streams);
+        n_refused += refused;
+        n_cut += cut;
+    }
+    let mut watch = admin.watch(&created.id, 10.0).await;
+    while watch.is_err() {
+        // Streams are for everyone: the holder may have to wait for one.
+        open.pop();
+        watch = admin.watch(&created.id, 10.0).await;
+    }
+    let mut watch = watch.unwrap();
+    let mut last = created;
+    while let Some(now) = watch.next().await.unwrap() {
+        last = now;
+    }
+    assert_eq!(last.state, AcquisitionState::Finished, "{:?}", last.outcome);
+    assert_eq!(last.progress.n_gaps, 0);
+    let near = Client::connect(&server.socket).await.unwrap();
+    let late = blanked(&near).await.latency_us;
+    println!(
+        "{} streams open, {n_refused} refused, {n_cut} cut, blank {late} \u{b5}s",
+        open.len()
+    );
+    assert!(n_refused > 0 && !open.is_empty());
+    drop(open);
+    drop(lease);
+    assert!(server.stop().await);
+}
