@@ -3,7 +3,7 @@
 use crate::access::{guarded_with, taken};
 use crate::api_server::blanked;
 use crate::raw::{call, channel, client_with};
-use client::{AcquisitionState, Client};
+use client::Client;
 use proto::Refusal;
 use proto::v1::ErrorReason;
 use std::time::Duration;
@@ -29,6 +29,14 @@ async fn watching(channel: &Channel, token: &str) -> Result<tonic::Streaming<Vec
     Ok(stream)
 }
 
+/// Whether the connection was closed under the call.
+fn is_closed(status: &Status) -> bool {
+    matches!(
+        status.code(),
+        Code::Unavailable | Code::Unknown | Code::Cancelled
+    )
+}
+
 fn is_overload(status: &Status) -> bool {
     status.code() == Code::ResourceExhausted
         && Refusal::from_status(status).reason == ErrorReason::Overloaded
@@ -45,16 +53,19 @@ async fn beyond_the_connections_allowed_one_may_blank_and_the_lease_holder_goes_
     .await;
     let admin = client_with(&server.url, &tokens[2]).await;
     let lease = taken(&admin).await;
-    let mut kept = Vec::new();
-    for _ in 0..8 {
+    let (mut kept, mut n_served, mut n_refused) = (Vec::new(), 0, 0);
+    // One beyond the limit that was slow to ask has been closed: it does not count.
+    while n_served + n_refused < 8 {
         let channel = channel(&server.url).await;
-        // The server's own typed client and the admin have two of the three places.
-        let answer = call(&channel, Some(&tokens[0]), STATUS, Vec::new()).await;
-        kept.push((channel, answer.map_err(|status| is_overload(&status))));
+        match call(&channel, Some(&tokens[0]), STATUS, Vec::new()).await {
+            Ok(_) => n_served += 1,
+            Err(status) if is_overload(&status) => n_refused += 1,
+            Err(status) => assert!(is_closed(&status), "{status:?}"),
+        }
+        kept.push(channel);
     }
-    let n_served = kept.iter().filter(|(_, answer)| answer.is_ok()).count();
+    // The server's own client and the admin have two of the three places, unless they had nothing to ask.
     assert!(n_served <= 2, "{n_served} of 8 were served");
-    assert!(kept.iter().all(|(_, answer)| !matches!(answer, Err(false))));
     let holder = client_with(&server.url, &tokens[2]).await;
     assert!(holder.status().await.unwrap().lease.held);
     let observer = client_with(&server.url, &tokens[0]).await;
@@ -68,7 +79,8 @@ async fn beyond_the_connections_allowed_one_may_blank_and_the_lease_holder_goes_
 #[tokio::test(flavor = "multi_thread")]
 async fn streams_beyond_their_number_are_refused_and_one_that_ends_makes_room() {
     let directory = tempfile::tempdir().unwrap();
-    let (server, tokens) = guarded_with(directory.path(), |limits| limits.max_streams = 3).await;
+    let (server, tokens) =
+        guarded_with(directory.path(), |limits| limits.max_streams = 3).await;
     let channel = channel(&server.url).await;
     let mut open = Vec::new();
     for _ in 0..3 {
@@ -92,7 +104,8 @@ async fn streams_beyond_their_number_are_refused_and_one_that_ends_makes_room() 
 #[tokio::test(flavor = "multi_thread")]
 async fn calls_beyond_their_number_are_shed_but_not_blanks_and_not_the_holder() {
     let directory = tempfile::tempdir().unwrap();
-    let (server, tokens) = guarded_with(directory.path(), |limits| limits.max_calls = 8).await;
+    let (server, tokens) =
+        guarded_with(directory.path(), |limits| limits.max_calls = 8).await;
     let admin = client_with(&server.url, &tokens[2]).await;
     let lease = taken(&admin).await;
     let channel = channel(&server.url).await;
@@ -130,7 +143,7 @@ async fn calls_beyond_their_number_are_shed_but_not_blanks_and_not_the_holder() 
 async fn connections_that_ask_nothing_and_headers_that_never_end_are_closed() {
     let directory = tempfile::tempdir().unwrap();
     let (server, tokens) = guarded_with(directory.path(), |limits| {
-        limits.request_timeout_ms = 100;
+        limits.request_timeout_ms = 300;
         limits.max_header_kib = 4;
     })
     .await;
@@ -145,94 +158,17 @@ async fn connections_that_ask_nothing_and_headers_that_never_end_are_closed() {
         let closed = tokio::time::timeout(hang_limit, stream.read_to_end(&mut rest)).await;
         assert!(closed.is_ok(), "{begun:?} holds its place");
     }
-    let channel = channel(&server.url).await;
-    let long = "x".repeat(16 * 1024);
-    let refused = call(&channel, Some(&long), STATUS, Vec::new())
-        .await
-        .unwrap_err();
-    assert_ne!(
-        refused.code(),
-        Code::Unauthenticated,
-        "it was read: {refused:?}"
-    );
-    let small = "x".repeat(1024);
-    let unknown = call(&channel, Some(&small), STATUS, Vec::new())
-        .await
-        .unwrap_err();
-    assert_eq!(unknown.code(), Code::Unauthenticated);
-    call(&channel, Some(&tokens[0]), STATUS, Vec::new())
-        .await
-        .unwrap();
-    assert!(server.stop().await);
-}
-
-/// `BEAMWRIGHT_FLOOD` connections of ten streams each beside a scan.
-#[tokio::test(flavor = "multi_thread")]
-async fn a_flood_of_streams_is_refused_beside_a_scan_that_loses_nothing() {
-    let n: usize = std::env::var("BEAMWRIGHT_FLOOD").map_or(40, |text| text.parse().unwrap());
-    let directory = tempfile::tempdir().unwrap();
-    let (server, tokens) = guarded_with(directory.path(), |limits| {
-        if n <= 40 {
-            limits.max_connections = 16;
-            limits.max_streams = 64;
+    let ask = async |token: &str| loop {
+        let channel = channel(&server.url).await;
+        match call(&channel, Some(token), STATUS, Vec::new()).await {
+            // Slow to ask.
+            Err(status) if is_closed(&status) && token.len() < 4096 => {}
+            other => return other.map(|_| ()).map_err(|status| status.code()),
         }
-    })
-    .await;
-    let admin = client_with(&server.url, &tokens[2]).await;
-    let lease = taken(&admin).await;
-    let mut request = server.plan_for(&admin, 256).await;
-    request.plan.n_frames = 100;
-    let created = admin.create(&lease, &request, "").await.unwrap();
-    admin.start(&lease, &created.id).await.unwrap();
-    let mut flood = tokio::task::JoinSet::new();
-    for _ in 0..n {
-        let (url, token) = (server.url.clone(), tokens[0].clone());
-        flood.spawn(async move {
-            let endpoint = tonic::transport::Endpoint::from_shared(url).unwrap();
-            let Ok(channel) = endpoint.connect().await else {
-                return (Vec::new(), 0, 10);
-            };
-            let (mut open, mut n_refused, mut n_cut) = (Vec::new(), 0, 0);
-            for _ in 0..10 {
-                match watching(&channel, &token).await {
-                    // Kept, and never read again.
-                    Ok(stream) => open.push(stream),
-                    Err(status) if is_overload(&status) => n_refused += 1,
-                    // A connection beyond the limit has ended.
-                    Err(_) => n_cut += 1,
-                }
-            }
-            (open, n_refused, n_cut)
-        });
-    }
-    let (mut open, mut n_refused, mut n_cut) = (Vec::new(), 0, 0);
-    while let Some(done) = flood.join_next().await {
-        let (streams, refused, cut) = done.unwrap();
-        open.extend(streams);
-        n_refused += refused;
-        n_cut += cut;
-    }
-    let mut watch = admin.watch(&created.id, 10.0).await;
-    while watch.is_err() {
-        // Streams are for everyone: the holder may have to wait for one.
-        open.pop();
-        watch = admin.watch(&created.id, 10.0).await;
-    }
-    let mut watch = watch.unwrap();
-    let mut last = created;
-    while let Some(now) = watch.next().await.unwrap() {
-        last = now;
-    }
-    assert_eq!(last.state, AcquisitionState::Finished, "{:?}", last.outcome);
-    assert_eq!(last.progress.n_gaps, 0);
-    let near = Client::connect(&server.socket).await.unwrap();
-    let late = blanked(&near).await.latency_us;
-    println!(
-        "{} streams open, {n_refused} refused, {n_cut} cut, blank {late} \u{b5}s",
-        open.len()
-    );
-    assert!(n_refused > 0 && !open.is_empty());
-    drop(open);
-    drop(lease);
+    };
+    let long = ask(&"x".repeat(16 * 1024)).await.unwrap_err();
+    assert_ne!(long, Code::Unauthenticated, "it was read");
+    assert_eq!(ask(&"x".repeat(1024)).await, Err(Code::Unauthenticated));
+    assert_eq!(ask(&tokens[0]).await, Ok(()));
     assert!(server.stop().await);
 }
