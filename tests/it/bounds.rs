@@ -79,8 +79,7 @@ async fn beyond_the_connections_allowed_one_may_blank_and_the_lease_holder_goes_
 #[tokio::test(flavor = "multi_thread")]
 async fn streams_beyond_their_number_are_refused_and_one_that_ends_makes_room() {
     let directory = tempfile::tempdir().unwrap();
-    let (server, tokens) =
-        guarded_with(directory.path(), |limits| limits.max_streams = 3).await;
+    let (server, tokens) = guarded_with(directory.path(), |limits| limits.max_streams = 3).await;
     let channel = channel(&server.url).await;
     let mut open = Vec::new();
     for _ in 0..3 {
@@ -104,8 +103,7 @@ async fn streams_beyond_their_number_are_refused_and_one_that_ends_makes_room() 
 #[tokio::test(flavor = "multi_thread")]
 async fn calls_beyond_their_number_are_shed_but_not_blanks_and_not_the_holder() {
     let directory = tempfile::tempdir().unwrap();
-    let (server, tokens) =
-        guarded_with(directory.path(), |limits| limits.max_calls = 8).await;
+    let (server, tokens) = guarded_with(directory.path(), |limits| limits.max_calls = 8).await;
     let admin = client_with(&server.url, &tokens[2]).await;
     let lease = taken(&admin).await;
     let channel = channel(&server.url).await;

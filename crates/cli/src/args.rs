@@ -49,6 +49,12 @@ pub(crate) enum Verb {
         #[command(subcommand)]
         what: Certs,
     },
+    /// What this machine can keep: rights, clock, link, disk, and a verdict
+    #[cfg(feature = "serve")]
+    Doctor(DoctorArgs),
+    /// How late this machine is
+    #[cfg(feature = "serve")]
+    LatencyTest(LatencyArgs),
     /// The log of who commanded what
     #[cfg(feature = "serve")]
     Audit {
@@ -126,6 +132,31 @@ pub(crate) struct ServerArgs {
     /// Its key, PEM
     #[arg(long, env = "BEAMWRIGHT_KEY", requires = "ca")]
     pub(crate) key: Option<PathBuf>,
+}
+
+#[cfg(feature = "serve")]
+#[derive(Debug, Args)]
+pub(crate) struct DoctorArgs {
+    /// Folder on the disk that data sets are written to
+    #[arg(long, default_value = ".")]
+    pub(crate) directory: PathBuf,
+    /// The controller's watchdog, ms, 5 to 1000
+    #[arg(long, default_value_t = 100)]
+    pub(crate) watchdog_ms: u32,
+    /// Work held by the controller, ms, 1 to 1000
+    #[arg(long, default_value_t = 20)]
+    pub(crate) lead_ms: u32,
+    /// Time to measure, s
+    #[arg(long, default_value_t = 5)]
+    pub(crate) seconds: u32,
+}
+
+#[cfg(feature = "serve")]
+#[derive(Debug, Args)]
+pub(crate) struct LatencyArgs {
+    /// Time to measure, s
+    #[arg(long, default_value_t = 10)]
+    pub(crate) seconds: u32,
 }
 
 #[cfg(feature = "serve")]

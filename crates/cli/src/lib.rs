@@ -18,6 +18,8 @@ mod control;
 #[cfg(feature = "serve")]
 mod demo;
 #[cfg(feature = "serve")]
+mod doctor;
+#[cfg(feature = "serve")]
 mod export;
 mod failure;
 mod follow;
@@ -72,6 +74,10 @@ fn run(verb: Verb, output: &Output) -> Result<(), Failure> {
         Verb::Bench { what } => bench::bench(&what, output),
         #[cfg(feature = "serve")]
         Verb::Token { what } => token::token(&what, output),
+        #[cfg(feature = "serve")]
+        Verb::Doctor(args) => doctor::doctor(&args, output),
+        #[cfg(feature = "serve")]
+        Verb::LatencyTest(args) => doctor::latency_test(&args, output),
         #[cfg(feature = "serve")]
         Verb::Audit { what } => audit::audit(&what, output),
         #[cfg(feature = "serve")]

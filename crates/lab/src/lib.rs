@@ -4,6 +4,7 @@
 //! the only place that holds a truth beside an estimate.
 
 mod bench;
+mod doctor;
 mod error;
 mod quality_bench;
 mod reconstruct;
@@ -13,6 +14,7 @@ mod simulate;
 mod stopwatch;
 
 pub use bench::{CodeProof, Firmware, Folder, Measured, Meter, StreamRun, code_plan, stream};
+pub use doctor::{Disk, Latency, Promise, Rights, Spread, disk, latency, promises, rights};
 pub use error::Error;
 pub use quality_bench::{Bench, Live, Milliseconds, QualityBench, QualityRun};
 pub use reconstruct::{Reconstructed, reconstruct};
