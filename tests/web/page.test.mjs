@@ -120,7 +120,7 @@ test("an acquisition is started by hand, its picture changes, the planes are sho
   await see("#shown", "uncertainty");
   await page.keyboard.press("3");
   await see("#shown", "visits");
-  assert.ok((await shown()) > 0);
+  await page.waitForFunction(() => beamwright.picture.plane?.values.some((visits) => visits > 0));
   await page.keyboard.press("1");
   await see("#shown", "estimate");
   await page.selectOption("#colours", "cividis");
