@@ -3,24 +3,39 @@
 use client::{Client, Error, Lease, PlanRequest};
 use daemon::{Config, Running, Shutdown};
 use domain::{DwellTime, Exposure, Fraction, Grid, Plan, ScanField};
+use std::fmt::Debug;
 use std::path::Path;
 use std::time::Duration;
 
 /// Watchdog of tests, ms: on a busy machine the usual 100 ms pass now and then, and tests of other things would trip.
 const PATIENT_MS: u32 = 1000;
 
-/// Blanks; asks again where the controller's word is late, as it is on a starved machine.
-pub(crate) async fn blanked(client: &Client) -> client::Blanked {
-    for _ in 0..100 {
-        match client.blank("test").await {
-            Err(client::Error::Refused {
+/// Why the service refused, in the API's word.
+pub(crate) fn reason<T: Debug>(answer: Result<T, Error>) -> &'static str {
+    match answer {
+        Err(Error::Refused { reason, .. }) => reason,
+        other => panic!("not refused: {other:?}"),
+    }
+}
+
+/// What `ask` is answered once the beam is known to be off: on a starved machine that may take longer than the
+/// service waits before it says so.
+pub(crate) async fn once_blanked<T: Debug>(ask: impl AsyncFn() -> Result<T, Error>) -> T {
+    for _ in 0..400 {
+        match ask().await {
+            Err(Error::Refused {
                 reason: "BLANK_UNCONFIRMED",
                 ..
-            }) => {}
+            }) => tokio::time::sleep(Duration::from_millis(50)).await,
             other => return other.unwrap(),
         }
     }
     panic!("the blank was never acknowledged");
+}
+
+/// Blanks, and knows it.
+pub(crate) async fn blanked(client: &Client) -> client::Blanked {
+    once_blanked(async || client.blank("test").await).await
 }
 
 /// A service that ends with the test.

@@ -35,6 +35,19 @@ fn executable(named: &Option<PathBuf>) -> Result<PathBuf, Failure> {
     }
 }
 
+/// A run in one line; `cpu` says whose time it is.
+pub(crate) fn line(what: &str, cpu: &str, run: &lab::StreamRun) -> String {
+    format!(
+        "{what}: {} positions/s, {:.1} ns of {cpu} each, {} lost, {} doubled, {} shifted, longest stall {:.1} ms",
+        count(run.positions_per_s),
+        run.host_cpu_ns_per_position,
+        run.lost,
+        run.doubled,
+        run.shifted,
+        run.stall_ms,
+    )
+}
+
 fn stream(positions: u64, runs: u32, firmware_sim: &Path, output: &Output) -> Result<(), Failure> {
     if !(1..=100).contains(&runs) {
         return Err(Invalid::new("runs", runs, "1 to 100").into());
@@ -42,16 +55,7 @@ fn stream(positions: u64, runs: u32, firmware_sim: &Path, output: &Output) -> Re
     let mut all = Vec::new();
     for i in 0..runs {
         let run = lab::stream(firmware_sim, positions)?;
-        output.line(format!(
-            "run {}: {} positions/s, {:.1} ns of host CPU each, {} lost, {} doubled, {} shifted, longest stall {:.1} ms",
-            i + 1,
-            count(run.positions_per_s),
-            run.host_cpu_ns_per_position,
-            run.lost,
-            run.doubled,
-            run.shifted,
-            run.stall_ms,
-        ));
+        output.line(line(&format!("run {}", i + 1), "host CPU", &run));
         all.push(run);
     }
     let best = all

@@ -3,8 +3,9 @@
 //! `firmware-sim` over TCP, HAL, engine, estimator, journal, gRPC, client: twice, live while it is acquired and again
 //! from the store. Every sample is compared with what was commanded.
 
+use crate::bench::line;
 use crate::failure::Failure;
-use crate::output::{Output, count};
+use crate::output::Output;
 use client::{Client, PlanRequest, SampleEvent};
 use daemon::{Config, RoleWord, Shutdown};
 use domain::{Clock, MonotonicClock};
@@ -42,15 +43,7 @@ pub(crate) async fn grpc(
     let in_order = running.ended().await;
     let [live, stored] = result?;
     for (what, run) in [("live", &live), ("stored", &stored)] {
-        output.line(format!(
-            "{what}: {} positions/s, {:.1} ns of CPU each (service and client), {} lost, {} doubled, {} shifted, longest stall {:.1} ms",
-            count(run.positions_per_s),
-            run.host_cpu_ns_per_position,
-            run.lost,
-            run.doubled,
-            run.shifted,
-            run.stall_ms,
-        ));
+        output.line(line(what, "CPU of service and client", run));
     }
     output.result("", &json!({ "live": live, "stored": stored }));
     match in_order {

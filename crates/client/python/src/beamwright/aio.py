@@ -18,7 +18,7 @@ import numpy as np
 
 from beamwright import arrays, errors, v1
 from beamwright.arrays import Array, Chunk, Frame, Gap, Samples
-from beamwright.connection import CALL_TIMEOUT_S, DEFAULT_TARGET, RESUME_PAUSE_S, RESUME_TRIES
+from beamwright.connection import CALL_TIMEOUT_S, DEFAULT_TARGET, RESUME_PAUSE_S
 from beamwright.connection import Target, Tls, check_version, holder_of
 from beamwright.plan import Limits, Plan
 from beamwright.states import State, ended_well, require, view_plan
@@ -321,25 +321,20 @@ class Acquisition:
         """All samples and gaps in order of position, from the store until caught up, then live, until it has ended.
 
         A broken connection is opened again from the next sequence number: nothing comes twice, nothing is left out."""
-        following, tries, names = from_sequence, 0, list(detectors)
+        reading, names = arrays.Reading(from_sequence), list(detectors)
         while True:
             request = v1.StreamSamplesRequest(
-                name=self.name, from_sequence=following, detectors=names, omit_paths=not paths, stored_only=stored_only
+                name=self.name, from_sequence=reading.following, detectors=names, omit_paths=not paths, stored_only=stored_only
             )
             try:
                 async for answer in self.microscope.stream(self.microscope.sample_calls.StreamSamples, request):
-                    event = arrays.event_of(answer)
-                    if isinstance(event, v1.SampleEnd):
+                    event = reading.take(answer)
+                    if event is None:
                         return
-                    if event.first_sequence != following:
-                        raise errors.Error(f"the stream went from position {following} to {event.first_sequence}")
-                    following += event.message.n_positions if isinstance(event, Chunk) else event.n_positions
-                    tries = 0
                     yield event
                 raise errors.Unreachable(f"{self.microscope.target.address} ended the stream of samples")
             except errors.Unreachable:
-                tries += 1
-                if tries > RESUME_TRIES:
+                if reading.broken():
                     raise
                 await asyncio.sleep(RESUME_PAUSE_S)
 

@@ -9,7 +9,8 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from beamwright import v1
+from beamwright import errors, v1
+from beamwright.connection import RESUME_TRIES
 
 Array = NDArray[Any]
 
@@ -218,6 +219,33 @@ def event_of(answer: v1.StreamSamplesResponse) -> Chunk | Gap | v1.SampleEnd:
         cause = v1.GapCause.Name(gap.cause).removeprefix("GAP_CAUSE_")
         return Gap(gap.first_sequence, gap.n_positions, cause, gap.electrons)
     return answer.end
+
+
+@dataclass
+class Reading:
+    """How far a stream of samples has been read, so that after a break it goes on where it was."""
+
+    following: int
+    """Sequence number of the next position."""
+
+    tries: int = 0
+    """Breaks since the last answer."""
+
+    def take(self, answer: v1.StreamSamplesResponse) -> Chunk | Gap | None:
+        """The next event; `None` at the end. Raises where positions came twice or were left out."""
+        event = event_of(answer)
+        if isinstance(event, v1.SampleEnd):
+            return None
+        if event.first_sequence != self.following:
+            raise errors.Error(f"the stream went from position {self.following} to {event.first_sequence}")
+        self.following += event.message.n_positions if isinstance(event, Chunk) else event.n_positions
+        self.tries = 0
+        return event
+
+    def broken(self) -> bool:
+        """Notes a break. True: it has been tried often enough."""
+        self.tries += 1
+        return self.tries > RESUME_TRIES
 
 
 @dataclass(frozen=True)

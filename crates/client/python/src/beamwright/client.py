@@ -13,7 +13,7 @@ import numpy as np
 
 from beamwright import arrays, errors, v1
 from beamwright.arrays import Array, Chunk, Frame, Gap, Samples
-from beamwright.connection import CALL_TIMEOUT_S, DEFAULT_TARGET, RESUME_PAUSE_S, RESUME_TRIES
+from beamwright.connection import CALL_TIMEOUT_S, DEFAULT_TARGET, RESUME_PAUSE_S
 from beamwright.connection import Target, Tls, check_version, holder_of
 from beamwright.plan import Limits, Plan, Positions
 from beamwright.states import State, ended_well, require, view_plan
@@ -378,41 +378,34 @@ class Acquisition:
     def image(self, detector: str = "", plane: str = "estimate") -> Array:
         """The newest picture, every pixel of the grid, [row, column]."""
         grid = self.told().field.grid
-        bands: list[Array] = []
-        revision: int | None = None
-        for rect in arrays.tiles(grid.n_rows, grid.n_cols):
-            options = arrays.options_of([detector] if detector else [], [plane], 0.0, rect, 1, 4096)
-            request = v1.GetPreviewRequest(name=self.name, options=options)
-            frame = Frame.of(self.microscope.call(self.microscope.preview_calls.GetPreview, request).frame)
-            if revision not in (None, frame.revision):
-                return self.image(detector, plane)  # a newer estimate came between two bands
-            revision = frame.revision
-            bands.append(require(frame.plane(plane), plane))
-        return np.concatenate(bands) if len(bands) > 1 else bands[0]
+        while True:
+            frames = []
+            for rect in arrays.tiles(grid.n_rows, grid.n_cols):
+                options = arrays.options_of([detector] if detector else [], [plane], 0.0, rect, 1, 4096)
+                request = v1.GetPreviewRequest(name=self.name, options=options)
+                frames.append(Frame.of(self.microscope.call(self.microscope.preview_calls.GetPreview, request).frame))
+            # A newer estimate may come between two bands.
+            if len({frame.revision for frame in frames}) == 1:
+                return np.concatenate([require(frame.plane(plane), plane) for frame in frames])
 
     def events(self, from_sequence: int = 0, detectors: Iterable[str] = (), *, paths: bool = True, stored_only: bool = False) -> Iterator[Chunk | Gap]:
         """All samples and gaps in order of position, from the store until caught up, then live, until it has ended.
 
         A broken connection is opened again from the next sequence number: nothing comes twice, nothing is left out."""
-        following, tries, names = from_sequence, 0, list(detectors)
+        reading, names = arrays.Reading(from_sequence), list(detectors)
         while True:
             request = v1.StreamSamplesRequest(
-                name=self.name, from_sequence=following, detectors=names, omit_paths=not paths, stored_only=stored_only
+                name=self.name, from_sequence=reading.following, detectors=names, omit_paths=not paths, stored_only=stored_only
             )
             try:
                 for answer in self.microscope.stream(self.microscope.sample_calls.StreamSamples, request):
-                    event = arrays.event_of(answer)
-                    if isinstance(event, v1.SampleEnd):
+                    event = reading.take(answer)
+                    if event is None:
                         return
-                    if event.first_sequence != following:
-                        raise errors.Error(f"the stream went from position {following} to {event.first_sequence}")
-                    following += event.message.n_positions if isinstance(event, Chunk) else event.n_positions
-                    tries = 0
                     yield event
                 raise errors.Unreachable(f"{self.microscope.target.address} ended the stream of samples")
             except errors.Unreachable:
-                tries += 1
-                if tries > RESUME_TRIES:
+                if reading.broken():
                     raise
                 time.sleep(RESUME_PAUSE_S)
 
