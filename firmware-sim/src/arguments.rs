@@ -118,6 +118,7 @@ impl Cli {
                 seed,
                 noiseless: self.noiseless,
                 current_pa: None,
+                gain_for_us: None,
             },
         })
     }

@@ -10,6 +10,7 @@ mod api_server;
 mod audit;
 mod bad_input;
 mod bounds;
+mod calibrations;
 mod cli_files;
 mod cli_service;
 mod codes;

@@ -2,7 +2,7 @@
 
 use crate::args::{AcquireArgs, ViewArgs};
 use crate::failure::Failure;
-use crate::follow::{Bar, dose, show_prediction, state};
+use crate::follow::{Bar, Lines, dose, next_picture, pictures, show_prediction, state};
 use crate::output::{Output, seconds};
 use crate::{lease_file, online, plan};
 use client::{Acquisition, AcquisitionState, Client, Lease, PlanRequest};
@@ -78,9 +78,10 @@ pub(crate) async fn follow_new(
     if let (false, Some(prediction)) = (output.json, &created.prediction) {
         show_prediction(output, prediction);
     }
-    let bar = Bar::new();
+    let (bar, mut lines) = (Bar::new(), Lines::default());
     let mut watch = client.watch(&created.id, 10.0).await?;
     let mut newest = client.start(lease, &created.id).await?;
+    let mut pictures = pictures(client, &created.id).await;
     let mut interrupted = false;
     loop {
         tokio::select! {
@@ -88,9 +89,11 @@ pub(crate) async fn follow_new(
                 Some(acquisition) => {
                     newest = with_plan_of(&created, acquisition);
                     bar.show(&newest);
+                    lines.show(&newest, output);
                 }
                 None => break,
             },
+            picture = next_picture(&mut pictures) => bar.picture(&picture),
             _ = tokio::signal::ctrl_c(), if !interrupted => {
                 interrupted = true;
                 client.abort(Some(lease), &created.id, "interrupted by the operator").await?;

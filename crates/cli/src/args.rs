@@ -247,25 +247,52 @@ pub(crate) enum Control {
 
 #[derive(Debug, Subcommand)]
 pub(crate) enum Calibrate {
-    /// Field calibration from a lattice of known spacing
+    /// Lengths: one frame of a crystal lattice of known spacing, corrects pitch, aspect and shear
     Field {
-        /// Spacing of the lattice, nm
+        /// The lattice: A[xB][:ANGLE], spacings in nm and angle in degrees (left out: 90 or 60, as the image shows).
+        /// The bundled MoS2 of the simulated microscope is 0.316:60
+        #[arg(long, allow_hyphen_values = true)]
+        lattice: String,
+        /// Detector that sees the lattice (default: the instrument's default)
         #[arg(long)]
-        spacing_nm: f64,
-        /// Angle between the two lattice directions, degrees (60 hexagonal, 90 square)
-        #[arg(long, default_value_t = 90.0)]
-        angle_deg: f64,
+        detector: Option<String>,
         #[command(flatten)]
-        server: ServerArgs,
+        args: CalibrateArgs,
     },
-    /// Dark level (beam blanked) and gain (photon transfer) of a detector
+    /// Dark level (one frame blanked) and gain (photon transfer on pairs of frames) of detectors
     Detector {
-        /// Detector
-        #[arg(long)]
-        detector: String,
+        /// Detectors, comma-separated (default: all)
+        #[arg(long, value_delimiter = ',')]
+        detector: Vec<String>,
+        /// Pairs of frames, 1 to 64
+        #[arg(long, default_value_t = 4)]
+        pairs: u32,
+        /// Excess noise factor of the detector, 1 to 100; `measure`: by counting empty reads, which needs a faint beam
+        /// (default: that of the calibration in force)
+        #[arg(long, allow_hyphen_values = true)]
+        excess: Option<String>,
         #[command(flatten)]
-        server: ServerArgs,
+        args: CalibrateArgs,
     },
+}
+
+/// How a calibration is run.
+#[derive(Debug, Args)]
+pub(crate) struct CalibrateArgs {
+    /// Dwell, µs (default: 1)
+    #[arg(long, allow_negative_numbers = true)]
+    pub(crate) dwell_us: Option<f64>,
+    /// Grid over the default field, N or ROWSxCOLUMNS (default: 512 for a field, 256 for a detector)
+    #[arg(long)]
+    pub(crate) pixels: Option<String>,
+    /// Most electrons it may spend (default: a tenth over what it needs)
+    #[arg(long, allow_negative_numbers = true)]
+    pub(crate) max_electrons: Option<f64>,
+    /// Store the result without putting it in force
+    #[arg(long)]
+    pub(crate) store_only: bool,
+    #[command(flatten)]
+    pub(crate) server: ServerArgs,
 }
 
 /// What is scanned and how; the same for `acquire`, `simulate` and `view`.

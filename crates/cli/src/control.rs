@@ -1,12 +1,12 @@
-//! Verbs on a running server: look, pause, resume, abort, blank, calibrate.
+//! Verbs on a running server: look, pause, resume, abort, blank.
 
 use crate::acquire::{finished, report, summary};
-use crate::args::{Calibrate, ClearTripArgs, Control, IdArgs, ServerArgs};
+use crate::args::{ClearTripArgs, Control, IdArgs, ServerArgs};
 use crate::failure::Failure;
 use crate::follow::{Bar, dose, state};
 use crate::output::{Output, bytes, seconds};
 use crate::{lease_file, online};
-use client::{Acquisition, CalibrationEvent, CalibrationRun, Client, Lease, Status};
+use client::{Acquisition, Client, Lease, Status};
 use domain::DetectorName;
 use serde_json::json;
 
@@ -259,61 +259,5 @@ pub(crate) async fn devices(args: ServerArgs, output: &Output) -> Result<(), Fai
         "high_tension_kv": state.high_tension.map(domain::HighTension::kilovolts),
     });
     output.result(text, &value);
-    Ok(())
-}
-
-pub(crate) async fn calibrate(what: Calibrate, output: &Output) -> Result<(), Failure> {
-    let (server, run) = match what {
-        Calibrate::Field {
-            spacing_nm,
-            angle_deg,
-            server,
-        } => {
-            let lattice_angle_rad = Some(angle_deg.to_radians());
-            (
-                server,
-                CalibrationRun::Field {
-                    lattice_spacing_nm: spacing_nm,
-                    lattice_angle_rad,
-                },
-            )
-        }
-        Calibrate::Detector { detector, server } => {
-            let name = DetectorName::new(&detector)?;
-            (
-                server,
-                CalibrationRun::Detector {
-                    detectors: vec![name.as_str().to_owned()],
-                },
-            )
-        }
-    };
-    let client = online::connect(&server).await?;
-    let result = lease_file::under(&client, async |lease: &Lease| {
-        let mut stream = client.calibrate(lease, &run, true).await?;
-        let mut result = None;
-        while let Some(event) = stream.next().await? {
-            match event {
-                CalibrationEvent::Progress { step, done } if !output.json => {
-                    output.line(format!("{:>3.0} % {step}", done * 100.0));
-                }
-                CalibrationEvent::Progress { .. } => {}
-                CalibrationEvent::Done(calibration) => result = Some(calibration),
-            }
-        }
-        Ok(result)
-    })
-    .await?;
-    let calibration = result
-        .ok_or_else(|| Failure::Aborted("the calibration ended without a result".to_owned()))?;
-    let figures: Vec<String> = calibration
-        .figures
-        .iter()
-        .map(|(name, v)| format!("  {name} {v:.6}"))
-        .collect();
-    output.result(
-        format!("{}\n{}", calibration.id, figures.join("\n")),
-        &json!({ "calibration": calibration }),
-    );
     Ok(())
 }

@@ -20,8 +20,8 @@ const INSTRUMENT: &str = "stem";
 /// Probe current, pA, and dwell, µs: some twenty electrons counted per visited pixel of the monolayer.
 const CURRENT_PA: f64 = 50.0;
 const DWELL_US: f64 = 20.0;
-/// The dark-field detector: at this dose the bright one would fill its ADC.
-const DETECTOR: &str = "haadf";
+/// Dark and bright field. The gain of both is set for this dwell, as an operator would do it by the contrast knob.
+const DETECTORS: [&str; 2] = ["haadf", "abf"];
 
 /// Runs `beamwright demo`.
 pub(crate) async fn demo(args: DemoArgs, output: &Output) -> Result<(), Failure> {
@@ -35,7 +35,7 @@ pub(crate) async fn demo(args: DemoArgs, output: &Output) -> Result<(), Failure>
     config.column.high_tension_kv = Some(80.0);
     config.column.convergence_mrad = Some(30.0);
     config.controller.uri = format!(
-        "sim:?instrument={INSTRUMENT}&current_pa={CURRENT_PA}&seed={}",
+        "sim:?instrument={INSTRUMENT}&speed=2&current_pa={CURRENT_PA}&gain_for_us={DWELL_US}&seed={}",
         args.seed.wrapping_add(1)
     );
     let shutdown = Shutdown::new();
@@ -66,7 +66,8 @@ async fn acquire_and_show(
     let client = Client::connect(address).await?;
     let capabilities = client.capabilities().await?;
     let field = capabilities.default_field;
-    let detectors = vec![domain::DetectorName::new(DETECTOR)?];
+    let names = DETECTORS.iter().map(|name| domain::DetectorName::new(name));
+    let detectors = names.collect::<Result<Vec<_>, _>>()?;
     let dwell = DwellTime::from_microseconds(DWELL_US)?;
     let mut plan = Plan::new(field, detectors, Exposure::Dwell(dwell));
     plan.pattern = pattern;

@@ -1,9 +1,19 @@
-//! Following an acquisition: a bar on a terminal, silence elsewhere.
+//! Following an acquisition: on a terminal a bar, with the newest picture above it; elsewhere a line now and then.
 
 use crate::output::{Output, bytes, count, seconds};
-use client::{Acquisition, AcquisitionState, Prediction};
+use client::{
+    Acquisition, AcquisitionState, Client, Prediction, Preview, PreviewOptions, PreviewStream,
+};
 use indicatif::{ProgressBar, ProgressDrawTarget, ProgressStyle};
 use std::io::IsTerminal;
+use store::{ColourMap, DisplayRange, Plane, ansi_picture};
+
+/// Columns of the picture.
+const PICTURE_COLUMNS: usize = 56;
+/// Pictures a second.
+const PICTURES_HZ: f64 = 2.0;
+/// Side of the pictures asked for, px.
+const PICTURE_SIDE: u32 = 128;
 
 /// The bar of one acquisition.
 pub(crate) struct Bar(ProgressBar);
@@ -14,16 +24,14 @@ impl Bar {
         if !std::io::stderr().is_terminal() {
             bar.set_draw_target(ProgressDrawTarget::hidden());
         }
-        let style = ProgressStyle::with_template("{bar:32.cyan/black} {msg}");
+        let style = ProgressStyle::with_template("{prefix}{bar:32.cyan/black} {msg}");
         bar.set_style(style.unwrap_or_else(|_| ProgressStyle::default_bar()));
         Self(bar)
     }
 
     pub(crate) fn show(&self, acquisition: &Acquisition) {
         let progress = &acquisition.progress;
-        self.0
-            .set_position((progress.done.clamp(0.0, 1.0) * 1000.0) as u64);
-        self.0.set_message(format!(
+        let text = format!(
             "{} · {} of {} positions · {} left · {}",
             state(acquisition.state),
             count(progress.n_sampled as f64),
@@ -34,11 +42,82 @@ impl Bar {
             },
             seconds(progress.remaining_s),
             dose(acquisition),
-        ));
+        );
+        self.at(progress.done, text);
+    }
+
+    /// `done` 0 to 1.
+    pub(crate) fn at(&self, done: f64, text: String) {
+        self.0.set_position((done.clamp(0.0, 1.0) * 1000.0) as u64);
+        self.0.set_message(text);
+    }
+
+    /// The newest picture, above the bar.
+    pub(crate) fn picture(&self, preview: &Preview) {
+        let Some(picture) = preview.pictures.first() else {
+            return;
+        };
+        let (rows, columns) = (picture.n_rows as usize, picture.n_cols as usize);
+        if let Ok(plane) = Plane::new(rows, columns, &picture.values) {
+            let range = DisplayRange::of(&picture.values, 0.002);
+            let text = ansi_picture(&plane, ColourMap::Gray, range, PICTURE_COLUMNS);
+            self.0.set_prefix(text);
+        }
     }
 
     pub(crate) fn clear(&self) {
         self.0.finish_and_clear();
+    }
+}
+
+/// Pictures of an acquisition while it runs; `None` without a terminal to show them on.
+pub(crate) async fn pictures(client: &Client, id: &str) -> Option<PreviewStream> {
+    if !(std::io::stderr().is_terminal() && std::io::stdout().is_terminal()) {
+        return None;
+    }
+    let options = PreviewOptions {
+        max_rate_hz: PICTURES_HZ,
+        max_side_px: PICTURE_SIDE,
+        ..PreviewOptions::default()
+    };
+    // An acquisition without estimates has none to show.
+    client.previews(id, &options).await.ok()
+}
+
+/// The next picture; without any more to come, never.
+pub(crate) async fn next_picture(pictures: &mut Option<PreviewStream>) -> Preview {
+    if let Some(stream) = pictures {
+        if let Ok(Some(preview)) = stream.next().await {
+            return preview;
+        }
+        *pictures = None;
+    }
+    std::future::pending().await
+}
+
+/// Says every tenth of an acquisition in a line, where there is no bar.
+#[derive(Debug, Default)]
+pub(crate) struct Lines {
+    tenth: u32,
+    state: String,
+}
+
+impl Lines {
+    pub(crate) fn show(&mut self, acquisition: &Acquisition, output: &Output) {
+        if output.json || std::io::stderr().is_terminal() {
+            return;
+        }
+        let progress = &acquisition.progress;
+        let (tenth, state) = ((progress.done * 10.0) as u32, state(acquisition.state));
+        if tenth != self.tenth || state != self.state {
+            output.line(format!(
+                "{:>3} % {state}, {} positions, {}",
+                10 * tenth.min(10),
+                count(progress.n_sampled as f64),
+                dose(acquisition)
+            ));
+            (self.tenth, self.state) = (tenth, state);
+        }
     }
 }
 

@@ -12,6 +12,7 @@ mod audit;
 mod bench;
 #[cfg(feature = "serve")]
 mod bench_grpc;
+mod calibrate;
 #[cfg(feature = "serve")]
 mod certs;
 mod control;
@@ -95,6 +96,6 @@ fn run(verb: Verb, output: &Output) -> Result<(), Failure> {
         Verb::ClearTrip(args) => online::run(control::clear_trip(args, output)),
         Verb::Control { what } => online::run(control::control(what, output)),
         Verb::Devices(args) => online::run(control::devices(args, output)),
-        Verb::Calibrate { what } => online::run(control::calibrate(what, output)),
+        Verb::Calibrate { what } => online::run(calibrate::calibrate(what, output)),
     }
 }

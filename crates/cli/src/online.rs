@@ -109,7 +109,8 @@ pub(crate) fn field(
     Ok((field, region))
 }
 
-fn grid(text: &str) -> Result<Grid, Invalid> {
+/// `N` or `ROWSxCOLUMNS`.
+pub(crate) fn grid(text: &str) -> Result<Grid, Invalid> {
     let bad = || {
         Invalid::new(
             "pixels",

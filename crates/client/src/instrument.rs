@@ -1,12 +1,11 @@
 //! The instrument: what it can do, its column, its calibrations, and the two safety calls.
 
 use crate::resource::field_of;
-use crate::status::{Trip, id_of, word};
+use crate::status::{Trip, word};
 use crate::{Client, Error, Lease};
 use domain::{ColumnState, Detector, DetectorName, ScanField};
-use proto::{CALIBRATIONS, name_of_id, v1};
+use proto::v1;
 use serde::Serialize;
-use tonic::Streaming;
 
 /// Who serves.
 #[derive(Debug, Clone, PartialEq, Serialize)]
@@ -93,87 +92,6 @@ pub struct Blanked {
     pub parked_unblanked: bool,
 }
 
-/// What is calibrated, and how.
-#[derive(Debug, Clone, PartialEq)]
-pub enum CalibrationRun {
-    /// nm ↔ deflection, from a lattice.
-    Field {
-        /// Known spacing, nm.
-        lattice_spacing_nm: f64,
-        /// Angle between the lattice vectors, rad; `None`: found from the image.
-        lattice_angle_rad: Option<f64>,
-    },
-    /// Dark level and gain.
-    Detector {
-        /// Detectors; empty: all.
-        detectors: Vec<String>,
-    },
-    /// Dynamics of the coils.
-    Coil,
-}
-
-/// A calibration.
-#[derive(Debug, Clone, PartialEq, Serialize)]
-pub struct Calibration {
-    /// Id.
-    pub id: String,
-    /// `field`, `detector`, `coil`.
-    pub kind: String,
-    /// Whether it is in force.
-    pub active: bool,
-    /// When it was made, seconds since 1970-01-01 UTC.
-    pub created_s: i64,
-    /// How it was made.
-    pub method: String,
-    /// Figures by name, with their unit in the name.
-    pub figures: Vec<(String, f64)>,
-    /// Electrons that the run has spent.
-    pub electrons: f64,
-}
-
-/// What a calibration run tells.
-#[derive(Debug, Clone, PartialEq)]
-pub enum CalibrationEvent {
-    /// Where it is.
-    Progress {
-        /// What is being done.
-        step: String,
-        /// 0 to 1.
-        done: f64,
-    },
-    /// The result, last.
-    Done(Calibration),
-}
-
-/// A calibration run; dropping it aborts the run.
-#[derive(Debug)]
-pub struct CalibrationStream {
-    client: Client,
-    stream: Streaming<v1::RunCalibrationResponse>,
-}
-
-impl CalibrationStream {
-    /// The next event; `None` after the result.
-    pub async fn next(&mut self) -> Result<Option<CalibrationEvent>, Error> {
-        use v1::run_calibration_response::Event;
-        let message = self
-            .stream
-            .message()
-            .await
-            .map_err(|e| self.client.error(&e))?;
-        let Some(message) = message else {
-            return Ok(None);
-        };
-        match message.event.ok_or_else(|| Error::missing("event"))? {
-            Event::Progress(p) => Ok(Some(CalibrationEvent::Progress {
-                step: p.step,
-                done: p.done,
-            })),
-            Event::Calibration(c) => Ok(Some(CalibrationEvent::Done(Calibration::of(&c)))),
-        }
-    }
-}
-
 impl Client {
     /// Who serves.
     pub async fn server_info(&self) -> Result<ServerInfo, Error> {
@@ -238,63 +156,6 @@ impl Client {
             self.answer(self.instrument().update_column(request).await)?
                 .column,
         )
-    }
-
-    /// All calibrations, newest first, at most 1000.
-    pub async fn calibrations(&self) -> Result<Vec<Calibration>, Error> {
-        let request = v1::ListCalibrationsRequest {
-            page_size: 1000,
-            ..Default::default()
-        };
-        let page = self.answer(self.instrument().list_calibrations(request).await)?;
-        Ok(page.calibrations.iter().map(Calibration::of).collect())
-    }
-
-    /// One calibration.
-    pub async fn calibration(&self, id: &str) -> Result<Calibration, Error> {
-        let request = v1::GetCalibrationRequest {
-            name: name_of_id(CALIBRATIONS, id),
-        };
-        let answer = self.answer(self.instrument().get_calibration(request).await)?;
-        let calibration = answer.calibration.as_ref().map(Calibration::of);
-        calibration.ok_or_else(|| Error::missing("calibration"))
-    }
-
-    /// Calibrates with the beam, and puts the result in force if `activate`.
-    pub async fn calibrate(
-        &self,
-        lease: &Lease,
-        run: &CalibrationRun,
-        activate: bool,
-    ) -> Result<CalibrationStream, Error> {
-        use v1::run_calibration_request::Run;
-        let run = match run {
-            CalibrationRun::Field {
-                lattice_spacing_nm,
-                lattice_angle_rad,
-            } => Run::Field(v1::FieldCalibrationRun {
-                lattice_spacing_nm: *lattice_spacing_nm,
-                lattice_angle_rad: *lattice_angle_rad,
-                ..Default::default()
-            }),
-            CalibrationRun::Detector { detectors } => Run::Detector(v1::DetectorCalibrationRun {
-                detectors: detectors.clone(),
-                ..Default::default()
-            }),
-            CalibrationRun::Coil => Run::Coil(v1::CoilCalibrationRun::default()),
-        };
-        let request = v1::RunCalibrationRequest {
-            lease: lease.token(),
-            run: Some(run),
-            activate,
-            max_electrons: None,
-            request_id: String::new(),
-        };
-        let stream = self.answer(self.instrument().run_calibration(request).await)?;
-        Ok(CalibrationStream {
-            client: self.clone(),
-            stream,
-        })
     }
 
     /// Blanks the beam, from any state, without a lease; returns when the controller has acknowledged.
@@ -372,46 +233,5 @@ impl Capabilities {
                 .map(|k| word(k.as_str_name(), "ESTIMATOR_KIND_"))
                 .collect(),
         })
-    }
-}
-
-impl Calibration {
-    fn of(message: &v1::Calibration) -> Self {
-        use v1::calibration::Result;
-        let mut figures = Vec::new();
-        let mut put = |name: &str, value: f64| figures.push((name.to_owned(), value));
-        match &message.result {
-            Some(Result::Field(field)) => {
-                for (name, value) in ["xx", "xy", "yx", "yy"].iter().zip(&field.matrix_per_nm) {
-                    put(&format!("matrix_{name}_per_nm"), *value);
-                }
-                put("scale_uncertainty", field.scale_uncertainty);
-                put("residual_nm", field.residual_nm);
-            }
-            Some(Result::Detector(detector)) => {
-                put("dark_adc", detector.dark_adc);
-                put("gain_adc_per_event", detector.gain_adc_per_event);
-                put("excess", detector.excess);
-                put("read_noise_adc", detector.read_noise_adc);
-            }
-            Some(Result::Coil(coil)) => {
-                for (axis, coil) in [("x", coil.x), ("y", coil.y)] {
-                    let coil = coil.unwrap_or_default();
-                    put(&format!("{axis}_f0_hz"), coil.f0_hz);
-                    put(&format!("{axis}_zeta"), coil.zeta);
-                    put(&format!("{axis}_group_delay_ns"), coil.group_delay_ns);
-                }
-            }
-            None => {}
-        }
-        Self {
-            id: id_of(&message.name).unwrap_or_default(),
-            kind: word(message.kind().as_str_name(), "CALIBRATION_KIND_"),
-            active: message.active,
-            created_s: message.create_time.map_or(0, |t| t.seconds),
-            method: message.method.clone(),
-            figures,
-            electrons: message.electrons,
-        }
     }
 }

@@ -9,6 +9,7 @@
 //! Nothing here blocks a thread: every call is a future of a tokio runtime.
 
 mod acquisition;
+mod calibration;
 mod connect;
 mod error;
 mod instrument;
@@ -19,12 +20,12 @@ mod samples;
 mod status;
 
 pub use acquisition::PlanRequest;
+pub use calibration::{
+    Calibration, CalibrationEvent, CalibrationOptions, CalibrationRun, CalibrationStream,
+};
 pub use connect::{Client, ConnectOptions, DEFAULT_URL, Tls};
 pub use error::{Error, ErrorKind};
-pub use instrument::{
-    Blanked, Calibration, CalibrationEvent, CalibrationRun, CalibrationStream, Capabilities,
-    ColumnInfo, Controller, ServerInfo,
-};
+pub use instrument::{Blanked, Capabilities, ColumnInfo, Controller, ServerInfo};
 pub use lease::Lease;
 pub use preview::{Picture, Plane, Preview, PreviewOptions, PreviewStream};
 pub use resource::{

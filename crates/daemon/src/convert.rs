@@ -35,12 +35,7 @@ pub(crate) fn status(shared: &Shared) -> v1::InstrumentStatus {
         storage_free_bytes,
         watchdog_ms: shared.config.engine.watchdog_ms,
         warnings: warnings(shared),
-        calibrations: shared
-            .engine
-            .calibrations()
-            .iter()
-            .map(|c| name_of_id(proto::CALIBRATIONS, &c.id))
-            .collect(),
+        calibrations: crate::calibrations::names_in_force(shared),
         ..Default::default()
     };
     let Some(latest) = shared.engine.status() else {
@@ -491,8 +486,9 @@ pub(crate) fn capabilities(shared: &Shared) -> v1::Capabilities {
             cannot_promise: known.cannot.clone(),
             retransmits: known.return_samples > 0,
         }),
-        detectors: known
-            .detectors
+        detectors: shared
+            .engine
+            .detectors()
             .iter()
             .map(proto::proto_from_detector)
             .collect(),

@@ -187,6 +187,12 @@ fn open(config: &Config, clock: Arc<dyn Clock>) -> Result<Opened, Error> {
     let controller = registry.open(&part.uri, &setup)?;
     let driver = ManualColumn::new(column.clone())?;
     let (engine, join) = engine::start(config.engine_config()?, controller, column, clock)?;
+    if let Err(error) = crate::calibrations::restore(&engine, &calibrations) {
+        // To scan with another calibration than the operator chose would be worse than not to start.
+        let _ = engine.shutdown();
+        drop(join.wait());
+        return Err(error);
+    }
     // Until somebody holds the lease, nobody commands.
     engine.set_grant(Grant::Nobody {
         after: LeaseEpoch(0),

@@ -49,6 +49,16 @@ pub(crate) fn of_store(error: store::Error) -> Status {
     .into()
 }
 
+/// What a call is answered when a part of the service refuses that is also used at its start.
+pub(crate) fn of_service(error: crate::Error) -> Status {
+    match error {
+        crate::Error::Invalid(value) => invalid(value),
+        crate::Error::Store(error) => of_store(error),
+        crate::Error::Engine(error) => of_engine(error, ""),
+        other => refuse(R::Internal, other.to_string()),
+    }
+}
+
 /// A refused value of the request; an unknown probe current is a matter of the instrument, not of the request.
 fn of_invalid(invalid: domain::Invalid, parent: &str) -> Refusal {
     if invalid.field.starts_with("column.") {

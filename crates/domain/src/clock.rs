@@ -59,13 +59,24 @@ impl Clock for MonotonicClock {
 #[derive(Debug, Clone, Default)]
 pub struct VirtualClock {
     now_ns: Arc<AtomicU64>,
+    /// Date at its start.
+    date: Duration,
 }
 
 impl VirtualClock {
-    /// A clock that reads zero.
+    /// A clock that reads zero, on 1970-01-01.
     #[must_use]
     pub fn new() -> Self {
         Self::default()
+    }
+
+    /// A clock that reads zero at `date`, since 1970-01-01 UTC: what is recorded by it bears the date it was made.
+    #[must_use]
+    pub fn dated(date: Duration) -> Self {
+        Self {
+            date,
+            ..Self::default()
+        }
     }
 
     /// Moves the hand to `at`, never back.
@@ -86,6 +97,6 @@ impl Clock for VirtualClock {
     }
 
     fn wall(&self) -> Duration {
-        self.now()
+        self.date + self.now()
     }
 }

@@ -6,7 +6,10 @@ use crate::{
     Prediction, Prepared, Slot, Status,
 };
 use crossbeam::channel::{RecvTimeoutError, Sender, TrySendError, bounded};
-use domain::{BatchId, Clock, ColumnState, Estimate, Plan, PositionBatch, SampleBlock, ScanField};
+use domain::{
+    BatchId, Clock, ColumnState, Detector, DetectorCalibration, DetectorName, Estimate, Invalid,
+    Plan, PositionBatch, SampleBlock, ScanField,
+};
 use hal::{Capabilities, FieldCalibration, TripId};
 use std::collections::VecDeque;
 use std::sync::atomic::{AtomicU32, Ordering};
@@ -112,12 +115,16 @@ pub(crate) struct Instrument {
     pub(crate) column: ColumnState,
     pub(crate) calibrations: Vec<FieldCalibration>,
     pub(crate) coils: Vec<CoilCalibration>,
+    /// In the order of the controller, with the calibrations in force.
+    pub(crate) detectors: Vec<Detector>,
 }
 
 /// Live data of one acquisition.
 pub(crate) struct Live {
     pub(crate) id: AcquisitionId,
     pub(crate) estimate: Slot<Estimate>,
+    /// Most blocks kept.
+    pub(crate) keep: usize,
     /// Newest blocks, consecutive, oldest first.
     pub(crate) tail: VecDeque<Arc<SampleBlock>>,
 }
@@ -127,6 +134,7 @@ pub(crate) struct Live {
 pub struct Handle {
     shared: Arc<Shared>,
     epoch: LeaseEpoch,
+    origin: Origin,
 }
 
 impl Handle {
@@ -137,6 +145,7 @@ impl Handle {
         Self {
             shared,
             epoch: LeaseEpoch::default(),
+            origin: Origin::default(),
         }
     }
 
@@ -146,6 +155,16 @@ impl Handle {
         Self {
             shared: self.shared.clone(),
             epoch,
+            origin: self.origin.clone(),
+        }
+    }
+
+    /// The same engine; runs of calibrations are asked for by `origin`.
+    #[must_use]
+    pub fn with_origin(&self, origin: Origin) -> Self {
+        Self {
+            origin,
+            ..self.clone()
         }
     }
 
@@ -187,12 +206,44 @@ impl Handle {
         lock(&self.shared.instrument).calibrations.clone()
     }
 
-    /// Adds a field calibration; acquisitions created from now on may use it, none that exists changes.
+    /// Puts a field calibration in force for acquisitions created from now on, none that exists changes. Newer ones of its
+    /// unit are put aside.
     pub fn add_calibration(&self, calibration: FieldCalibration) -> Result<(), Error> {
         calibration.validate()?;
         let known = &mut lock(&self.shared.instrument).calibrations;
-        known.retain(|c| c.id != calibration.id);
-        known.push(calibration);
+        let is_newer =
+            |c: &FieldCalibration| c.unit == calibration.unit && c.date_s > calibration.date_s;
+        known.retain(|c| c.id != calibration.id && !is_newer(c));
+        // Of two of one second the first is taken.
+        known.insert(0, calibration);
+        Ok(())
+    }
+
+    /// The detectors, with the calibrations in force.
+    #[must_use]
+    pub fn detectors(&self) -> Vec<Detector> {
+        lock(&self.shared.instrument).detectors.clone()
+    }
+
+    /// Puts a detector's calibration in force for acquisitions created from now on; `None`: the setup's.
+    pub fn calibrate_detector(
+        &self,
+        name: &DetectorName,
+        calibration: Option<DetectorCalibration>,
+    ) -> Result<(), Error> {
+        let known = &mut lock(&self.shared.instrument).detectors;
+        let Some(at) = known.iter().position(|d| d.name == *name) else {
+            let names: Vec<_> = known.iter().map(|d| d.name.as_str()).collect();
+            return Err(Invalid::new("detector", name, names.join(", ")).into());
+        };
+        if let Some(calibration) = &calibration {
+            let channel = hal::AdcChannel::default();
+            hal::AdcScale::new(known[at].adc_bits, channel, Some(calibration))?;
+        }
+        known[at].calibration = match calibration {
+            Some(calibration) => Some(calibration),
+            None => self.shared.capabilities.detectors[at].calibration.clone(),
+        };
         Ok(())
     }
 
@@ -225,7 +276,7 @@ impl Handle {
 
     /// Makes an acquisition of a plan. Nothing is armed or written.
     pub fn create(&self, plan: &Plan) -> Result<(AcquisitionId, Prediction), Error> {
-        self.create_with(plan, Readout::Calibrated, Origin::default())
+        self.make(self.prepare(plan)?, Origin::default())
     }
 
     /// The same, with who asked for it in the journal.
@@ -234,16 +285,26 @@ impl Handle {
         plan: &Plan,
         origin: Origin,
     ) -> Result<(AcquisitionId, Prediction), Error> {
-        self.create_with(plan, Readout::Calibrated, origin)
+        self.make(self.prepare(plan)?, origin)
     }
 
-    pub(crate) fn create_with(
+    /// Makes a run of a calibration.
+    pub(crate) fn create_run(
         &self,
         plan: &Plan,
         readout: Readout,
+    ) -> Result<(AcquisitionId, Prediction), Error> {
+        let (config, capabilities) = (&self.shared.config, &self.shared.capabilities);
+        let prepared = self.prepare(plan)?;
+        let prepared = prepared.read_out(readout, config, capabilities)?;
+        self.make(prepared, self.origin.clone())
+    }
+
+    fn make(
+        &self,
+        mut prepared: Prepared,
         origin: Origin,
     ) -> Result<(AcquisitionId, Prediction), Error> {
-        let mut prepared = self.prepare(plan)?.read_out(readout);
         prepared.origin = origin;
         let (id, prediction) = (prepared.id.clone(), prepared.prediction.clone());
         self.ask(Command::Create(Arc::new(prepared)))?;
@@ -352,6 +413,20 @@ impl Handle {
             }
             None => Tail::Blocks(Vec::new()),
         })
+    }
+
+    /// All blocks of a calibration's run that has ended; from now on only the newest stay in memory.
+    pub(crate) fn whole_run(&self, id: &str) -> Result<Tail, Error> {
+        let blocks = self.blocks(id, 0, usize::MAX)?;
+        let keep = self.shared.config.recent_blocks;
+        if let Some(live) = lock(&self.shared.live)
+            .iter_mut()
+            .find(|live| live.id.as_str() == id)
+        {
+            let surplus = live.tail.len().saturating_sub(keep);
+            live.tail.drain(..surplus);
+        }
+        Ok(blocks)
     }
 
     fn with_live<T>(&self, id: &str, read: impl FnOnce(&Live) -> T) -> Result<T, Error> {

@@ -117,6 +117,7 @@ impl Lockstep {
                 column,
                 calibrations: capabilities.calibrations.clone(),
                 coils: Vec::new(),
+                detectors: capabilities.detectors.clone(),
             },
             config,
             capabilities,
@@ -160,16 +161,20 @@ impl Lockstep {
 
     /// Runs a plan from start to end and gives what came out, whatever the end.
     pub fn run(&mut self, plan: &Plan, observer: &mut dyn Observer) -> Result<Outcome, Error> {
-        self.run_with(plan, Readout::Calibrated, observer)
+        self.run_with(plan, None, observer)
     }
 
     pub(crate) fn run_with(
         &mut self,
         plan: &Plan,
-        readout: Readout,
+        calibrates: Option<Readout>,
         observer: &mut dyn Observer,
     ) -> Result<Outcome, Error> {
-        let prepared = Arc::new(self.prepare(plan)?.read_out(readout));
+        let mut prepared = self.prepare(plan)?;
+        if let Some(readout) = calibrates {
+            prepared = prepared.read_out(readout, &self.config, &self.capabilities)?;
+        }
+        let prepared = Arc::new(prepared);
         self.n_created += 1;
         let id = prepared.id.clone();
         self.ask(Command::Create(prepared), observer)?;

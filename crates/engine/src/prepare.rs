@@ -46,6 +46,8 @@ pub struct Prepared {
     pub column: domain::ColumnState,
     /// The beam stays blanked: every position is a dark reference.
     pub dark: bool,
+    /// A run of a calibration: its samples stay in memory until it has ended, and anybody may abort it.
+    pub calibrates: bool,
     /// Date of creation, since 1970-01-01 UTC.
     pub created: Duration,
     /// Who asked for it.
@@ -78,6 +80,7 @@ impl Prepared {
             column: column.clone(),
             calibrations: capabilities.calibrations.clone(),
             coils: Vec::new(),
+            detectors: capabilities.detectors.clone(),
         };
         Self::on(id, plan, config, capabilities, &instrument, wall)
     }
@@ -102,7 +105,7 @@ impl Prepared {
         let detectors = plan
             .detectors
             .iter()
-            .map(|name| find_detector(capabilities, name))
+            .map(|name| find_detector(&instrument.detectors, name))
             .collect::<Result<Vec<_>, _>>()?;
         let calibration = choose_calibration(&plan.field, instrument, wall)?;
         calibration.check_reach(&plan.field, &capabilities.reach)?;
@@ -145,6 +148,7 @@ impl Prepared {
             coils,
             column: column.clone(),
             dark: false,
+            calibrates: false,
             created: wall,
             origin: Origin::default(),
         })
@@ -152,9 +156,26 @@ impl Prepared {
 }
 
 impl Prepared {
-    /// The same run for a calibration.
-    pub(crate) fn read_out(mut self, readout: crate::calibrate::Readout) -> Self {
+    /// The same run for a calibration. Refused where its samples do not fit into memory.
+    pub(crate) fn read_out(
+        mut self,
+        readout: crate::calibrate::Readout,
+        config: &Config,
+        capabilities: &Capabilities,
+    ) -> Result<Self, Invalid> {
         use crate::calibrate::Readout;
+        if readout == Readout::Dark && capabilities.blanker == BlankerKind::None {
+            let allowed =
+                "an instrument with a blanker: the dark level is measured with the beam off";
+            return Err(Invalid::new("detector", "no blanker", allowed));
+        }
+        let values: usize = self.detectors.iter().map(|d| d.signal.n_values()).sum();
+        let per_position = RECORD_BYTES + 4 * values as u64;
+        let n = self.prediction.n_positions.unwrap_or(u64::MAX);
+        let kept = n.saturating_mul(per_position);
+        self.prediction.memory_bytes = self.prediction.memory_bytes.saturating_add(kept);
+        check_room(&self.plan, config, None, self.prediction.memory_bytes)?;
+        self.calibrates = true;
         if readout != Readout::Calibrated {
             for armed in &mut self.armed {
                 armed.calibration = None;
@@ -164,7 +185,7 @@ impl Prepared {
             }
         }
         self.dark = readout == Readout::Dark;
-        self
+        Ok(self)
     }
 }
 
@@ -252,21 +273,17 @@ fn check_limits(plan: &Plan, config: &Config, current_known: bool) -> Result<(),
     Ok(())
 }
 
+/// Detectors keep the order in which the controller delivers them.
 fn find_detector(
-    capabilities: &Capabilities,
+    detectors: &[Detector],
     name: &DetectorName,
 ) -> Result<(usize, Detector), Invalid> {
-    capabilities
-        .detectors
+    detectors
         .iter()
         .position(|d| d.name == *name)
-        .map(|i| (i, capabilities.detectors[i].clone()))
+        .map(|i| (i, detectors[i].clone()))
         .ok_or_else(|| {
-            let known: Vec<_> = capabilities
-                .detectors
-                .iter()
-                .map(|d| d.name.as_str())
-                .collect();
+            let known: Vec<_> = detectors.iter().map(|d| d.name.as_str()).collect();
             Invalid::new("detectors", name, known.join(", "))
         })
 }

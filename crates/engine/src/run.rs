@@ -178,6 +178,7 @@ fn share(
             column,
             calibrations: capabilities.calibrations.clone(),
             coils: Vec::new(),
+            detectors: capabilities.detectors.clone(),
         }),
         capabilities,
         config,

@@ -1,14 +1,14 @@
 //! A whole acquisition offline: simulated microscope, link, engine and estimator on one virtual clock.
 //!
 //! The same code as on an instrument runs in one thread; only the controller's other end is simulated. Results depend
-//! on plan, scene and seed alone.
+//! on plan, scene and seed alone; only the date in a data set is that of the day.
 
 use crate::Error;
 use crate::score::{Planes, Score, score};
 use crate::stopwatch::{Spent, Stopwatch};
 use domain::{
-    ColumnState, Current, DetectorName, DwellTime, Electrons, Exposure, Grid, Invalid, Nanometres,
-    Pitch, Plan, SampleBlock, ScanField, SettleLaw, VirtualClock,
+    Clock, ColumnState, Current, DetectorName, DwellTime, Electrons, Exposure, Grid, Invalid,
+    MonotonicClock, Nanometres, Pitch, Plan, SampleBlock, ScanField, SettleLaw, VirtualClock,
 };
 use engine::lockstep::{Lockstep, Observer};
 use engine::{CoilCalibration, Config, State};
@@ -113,6 +113,7 @@ pub fn scene(
         seed,
         noiseless,
         current_pa: None,
+        gain_for_us: None,
     }
 }
 
@@ -345,7 +346,7 @@ impl Stage {
     }
 
     fn session(&self, plan: &Plan, directory: Option<&Path>) -> Result<Session, Error> {
-        let clock = VirtualClock::new();
+        let clock = VirtualClock::dated(MonotonicClock::new().wall());
         let current = Current::from_picoamperes(self.instrument.probe.current_pa)?;
         let specimen = Specimen::Image(self.image.clone());
         let mut instrument = self.instrument.clone();

@@ -1,6 +1,6 @@
 //! The URI scheme `sim:`: a simulated controller in a thread of this process.
 //!
-//! `sim:[SPECIMEN]?instrument=stem&seed=1&speed=1&real_mean=0.05&pixel_nm=0.1&current_pa=10&noiseless=1`. The host's
+//! `sim:[SPECIMEN]?instrument=stem&seed=1&speed=1&real_mean=0.05&pixel_nm=0.1&current_pa=10&noiseless=1&gain_for_us=20`. The host's
 //! driver, protocol and framing are those of every other link; only the bytes go through memory.
 
 use std::sync::Arc;
@@ -13,13 +13,14 @@ use crate::pace::{Pace, Speed};
 use crate::scene::{Scene, informed};
 use crate::serve::{Signals, serve};
 
-const KEYS: [&str; 8] = [
+const KEYS: [&str; 9] = [
     "instrument",
     "seed",
     "speed",
     "real_mean",
     "pixel_nm",
     "current_pa",
+    "gain_for_us",
     "noiseless",
     "rate",
 ];
@@ -60,6 +61,7 @@ pub fn parse(uri: &Uri) -> Result<(Scene, Speed), Invalid> {
     }
     scene.load.pixel_nm = uri.number("pixel_nm", 1e-6, 1e9)?;
     scene.current_pa = uri.number("current_pa", 1e-6, 1e6)?;
+    scene.gain_for_us = uri.number("gain_for_us", 1e-3, 4e6)?;
     scene.noiseless = match uri.get("noiseless") {
         None | Some("0") => false,
         Some("1") => true,

@@ -2,7 +2,7 @@
 
 use std::time::Duration;
 
-use domain::{Affine, DetectorCalibration, Electrons, Invalid};
+use domain::{Affine, Current, DetectorCalibration, DwellTime, Electrons, Invalid};
 use hal::{DetectorSetup, FieldCalibration, FieldUnit, Setup};
 
 use crate::Error;
@@ -26,6 +26,9 @@ pub struct Scene {
     pub noiseless: bool,
     /// Overrides [`crate::Probe::current_pa`].
     pub current_pa: Option<f64>,
+    /// Dwell for which somebody has set the gain of the detectors, µs: lowered until nothing of the specimen saturates.
+    /// `None`: the instrument's own.
+    pub gain_for_us: Option<f64>,
 }
 
 impl Default for Scene {
@@ -37,6 +40,7 @@ impl Default for Scene {
             seed: 1,
             noiseless: false,
             current_pa: None,
+            gain_for_us: None,
         }
     }
 }
@@ -47,10 +51,17 @@ impl Scene {
         let mut instrument = Instrument::open(&self.instrument)?;
         instrument.probe.noiseless |= self.noiseless;
         if let Some(current) = self.current_pa {
-            domain::Current::from_picoamperes(current).map_err(|e| e.named("current_pa"))?;
+            Current::from_picoamperes(current).map_err(|e| e.named("current_pa"))?;
             instrument.probe.current_pa = current;
         }
-        Ok((instrument, Specimen::open(&self.specimen, &self.load)?))
+        let specimen = Specimen::open(&self.specimen, &self.load)?;
+        if let Some(us) = self.gain_for_us {
+            let dwell = DwellTime::from_microseconds(us).map_err(|e| e.named("gain_for_us"))?;
+            let current = Current::from_picoamperes(instrument.probe.current_pa)?;
+            let electrons = current.electrons_per_ns() * f64::from(dwell.nanoseconds());
+            instrument.fit_gain(&specimen, Electrons::new(electrons)?)?;
+        }
+        Ok((instrument, specimen))
     }
 
     /// The device, switched on.

@@ -1,16 +1,18 @@
 //! Calibrations on disk: one JSON file each, by kind and id, never overwritten.
 //!
-//! A calibration belongs to a state of the column; [`ColumnKey`] is that state as a text. The newest of the
-//! right key is in force; what a data set was taken with is named in it by id.
+//! A calibration belongs to a state of the column; [`ColumnKey`] is that state as a text. `in-force.json` names those
+//! that were put in force, and on which instrument; what a data set was taken with is named in it by id.
 
 use crate::Error;
 use crate::record::DetectorCalibrationMirror;
 use domain::{Affine, ColumnState, DetectorCalibration, DetectorName, Invalid};
 use serde::de::DeserializeOwned;
 use serde::{Deserialize, Serialize};
+use std::collections::BTreeMap;
 use std::fs;
-use std::io;
 use std::path::{Path, PathBuf};
+
+const IN_FORCE: &str = "in-force.json";
 
 /// The state of the column that a calibration is valid for.
 #[derive(Debug, Clone, PartialEq, Eq, Hash, PartialOrd, Ord, Serialize, Deserialize)]
@@ -29,6 +31,18 @@ impl ColumnKey {
             text(column.magnification),
             text(column.camera_length_mm)
         ))
+    }
+
+    /// High tension, kV; `None`: any.
+    #[must_use]
+    pub fn high_tension_kv(&self) -> Option<f64> {
+        self.0.split("kV/").next()?.parse().ok()
+    }
+
+    /// Magnification; `None`: any.
+    #[must_use]
+    pub fn magnification(&self) -> Option<f64> {
+        self.0.split('/').nth(1)?.parse().ok()
     }
 
     /// The text: high tension / magnification / camera length.
@@ -53,6 +67,15 @@ pub struct FieldCalibration {
     pub offset: [f64; 2],
     /// Relative standard uncertainty of the scale.
     pub uncertainty: f64,
+    /// Until when it counts as fresh, seconds since 1970-01-01 UTC; `None`: for good.
+    #[serde(default)]
+    pub valid_until_s: Option<u64>,
+    /// Root mean square of what the lattice leaves unexplained, nm over the whole field.
+    #[serde(default)]
+    pub residual_nm: f64,
+    /// Electrons that the run spent.
+    #[serde(default)]
+    pub electrons: f64,
     /// How it was found: `lattice of 0.235 nm, image img-7`, `stated by operator`.
     pub source: String,
 }
@@ -103,6 +126,12 @@ pub struct StoredDetectorCalibration {
     pub source: String,
     /// Dark level, gain and noise.
     pub calibration: DetectorCalibration,
+    /// Standard uncertainty of the gain, ADC counts per event.
+    pub gain_uncertainty: f64,
+    /// Until when it counts as fresh, seconds since 1970-01-01 UTC; `None`: for good.
+    pub valid_until_s: Option<u64>,
+    /// Electrons that the run spent, all of its detectors together.
+    pub electrons: f64,
 }
 
 #[derive(Debug, Serialize, Deserialize)]
@@ -111,6 +140,12 @@ struct DetectorFile {
     detector: String,
     source: String,
     calibration: DetectorCalibrationMirror,
+    #[serde(default)]
+    gain_uncertainty: f64,
+    #[serde(default)]
+    valid_until_s: Option<u64>,
+    #[serde(default)]
+    electrons: f64,
 }
 
 impl TryFrom<DetectorFile> for StoredDetectorCalibration {
@@ -122,7 +157,36 @@ impl TryFrom<DetectorFile> for StoredDetectorCalibration {
             detector: DetectorName::new(&file.detector)?,
             source: file.source,
             calibration: file.calibration.try_into()?,
+            gain_uncertainty: file.gain_uncertainty,
+            valid_until_s: file.valid_until_s,
+            electrons: file.electrons,
         })
+    }
+}
+
+/// Which calibrations were put in force on an instrument, by id.
+#[derive(Debug, Clone, PartialEq, Eq, Default, Serialize, Deserialize)]
+pub struct InForce {
+    /// The instrument: address of its controller.
+    pub instrument: String,
+    /// Field calibrations, the newest choice last.
+    #[serde(default)]
+    pub fields: Vec<String>,
+    /// By detector.
+    #[serde(default)]
+    pub detectors: BTreeMap<String, String>,
+}
+
+/// Most field calibrations in force at once: one per state of the column that somebody works in.
+const FIELDS: usize = 32;
+
+impl InForce {
+    /// Puts a field calibration above all others.
+    pub fn choose_field(&mut self, id: &str) {
+        self.fields.retain(|known| known != id);
+        self.fields.push(id.to_owned());
+        let surplus = self.fields.len().saturating_sub(FIELDS);
+        self.fields.drain(..surplus);
     }
 }
 
@@ -154,6 +218,9 @@ impl CalibrationStore {
             detector: stored.detector.to_string(),
             source: stored.source.clone(),
             calibration: (&stored.calibration).into(),
+            gain_uncertainty: stored.gain_uncertainty,
+            valid_until_s: stored.valid_until_s,
+            electrons: stored.electrons,
         };
         self.put("detector", &stored.calibration.id, &file)
     }
@@ -223,6 +290,32 @@ impl CalibrationStore {
         Ok(ids)
     }
 
+    /// What was put in force on `instrument`; empty for another one, or where nothing was.
+    pub fn in_force(&self, instrument: &str) -> Result<InForce, Error> {
+        let empty = InForce {
+            instrument: instrument.to_owned(),
+            ..InForce::default()
+        };
+        let path = self.directory.join(IN_FORCE);
+        if !path.exists() {
+            return Ok(empty);
+        }
+        let kept: InForce = read(&path)?;
+        Ok(if kept.instrument == instrument {
+            kept
+        } else {
+            empty
+        })
+    }
+
+    /// Remembers what is in force, instead of what was.
+    pub fn put_in_force(&self, in_force: &InForce) -> Result<(), Error> {
+        let path = self.directory.join(IN_FORCE);
+        let bytes = serde_json::to_vec_pretty(in_force)
+            .map_err(|e| Invalid::new("calibration", e, "names"))?;
+        crate::zarr::write_durably(&path, &bytes)
+    }
+
     fn path(&self, kind: &str, id: &str) -> Result<PathBuf, Error> {
         let good = |c: u8| c.is_ascii_alphanumeric() || b"-_.".contains(&c);
         if !(1..=64).contains(&id.len()) || !id.bytes().all(good) {
@@ -248,20 +341,14 @@ impl CalibrationStore {
 
     fn load<T: DeserializeOwned>(&self, kind: &str, id: &str) -> Result<T, Error> {
         let path = self.path(kind, id)?;
-        let bytes = fs::read(&path).map_err(|e| match e.kind() {
-            io::ErrorKind::NotFound => Error::Invalid(Invalid::new(
+        if !path.exists() {
+            return Err(Error::Invalid(Invalid::new(
                 "calibration.id",
                 id,
                 format!("a {kind} calibration in {}", self.directory.display()),
-            )),
-            _ => Error::io(&path)(e),
-        })?;
-        serde_json::from_slice(&bytes).map_err(|e| Error::Format {
-            path,
-            field: "calibration",
-            found: e.to_string(),
-            expected: "a calibration of this kind",
-        })
+            )));
+        }
+        read(&path)
     }
 
     fn newest<T: DeserializeOwned>(
@@ -282,6 +369,16 @@ impl CalibrationStore {
     }
 }
 
+fn read<T: DeserializeOwned>(path: &Path) -> Result<T, Error> {
+    let bytes = fs::read(path).map_err(Error::io(path))?;
+    serde_json::from_slice(&bytes).map_err(|e| Error::Format {
+        path: path.to_owned(),
+        field: "calibration",
+        found: e.to_string(),
+        expected: "a calibration of this kind",
+    })
+}
+
 #[cfg(test)]
 mod tests {
     use super::*;
@@ -294,6 +391,9 @@ mod tests {
             matrix: [[1e-3, 0.1], [0.0, 1.0 / 3.0]],
             offset: [0.1, -0.2],
             uncertainty: 0.01,
+            valid_until_s: Some(date_s + 60),
+            residual_nm: 0.02,
+            electrons: 1e6,
             source: "stated".into(),
         }
     }
@@ -332,6 +432,9 @@ mod tests {
                 excess: 1.2,
                 read_noise: 3.0,
             },
+            gain_uncertainty: 0.01,
+            valid_until_s: Some(99),
+            electrons: 5e6,
         };
         store.put_detector(&stored).unwrap();
         let name = DetectorName::new("haadf").unwrap();
@@ -339,6 +442,37 @@ mod tests {
             store.newest_detector(&name, &stored.column).unwrap(),
             Some(stored)
         );
+    }
+
+    #[test]
+    fn what_is_in_force_is_remembered_for_its_instrument_alone() {
+        let dir = tempfile::tempdir().unwrap();
+        let store = CalibrationStore::open(dir.path()).unwrap();
+        let mut in_force = store.in_force("tcp://a").unwrap();
+        assert!(in_force.fields.is_empty());
+        for id in ["f1", "f2", "f1"] {
+            in_force.choose_field(id);
+        }
+        in_force.detectors.insert("haadf".into(), "h1".into());
+        store.put_in_force(&in_force).unwrap();
+        let kept = store.in_force("tcp://a").unwrap();
+        assert_eq!(kept.fields, ["f2", "f1"]);
+        assert_eq!(kept, in_force);
+        assert_eq!(store.in_force("tcp://b").unwrap().fields.len(), 0);
+    }
+
+    #[test]
+    fn the_key_says_the_state_of_the_column() {
+        let column = ColumnState {
+            high_tension: Some(domain::HighTension::from_kilovolts(80.0).unwrap()),
+            magnification: Some(1.5e6),
+            ..ColumnState::default()
+        };
+        let key = ColumnKey::of(&column);
+        assert_eq!(key.high_tension_kv(), Some(80.0));
+        assert_eq!(key.magnification(), Some(1.5e6));
+        let any = ColumnKey::of(&ColumnState::default());
+        assert_eq!((any.high_tension_kv(), any.magnification()), (None, None));
     }
 
     #[test]

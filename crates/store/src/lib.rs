@@ -19,7 +19,8 @@ mod record;
 mod zarr;
 
 pub use calibration::{
-    CalibrationStore, CoilCalibration, ColumnKey, FieldCalibration, StoredDetectorCalibration,
+    CalibrationStore, CoilCalibration, ColumnKey, FieldCalibration, InForce,
+    StoredDetectorCalibration,
 };
 pub use claim::{
     DataDirectory, check_new, check_space, check_writable, create_data_set_at, data_set_id,

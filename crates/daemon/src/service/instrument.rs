@@ -2,11 +2,12 @@
 
 use super::watch::{Look, watch};
 use super::{Streamed, blocking};
+use crate::access::{Role, role_required};
 use crate::control::{command, lock};
 use crate::convert;
 use crate::lease::unconfirmed;
 use crate::picture::rate_in;
-use crate::refuse::{invalid, of_engine, refuse};
+use crate::refuse::{invalid, of_engine, of_service, refuse};
 use crate::shared::Shared;
 use crate::{calibrations, columns};
 use engine::Beam;
@@ -57,7 +58,7 @@ impl InstrumentService for Instruments {
         &self,
         _request: Request<v1::ListDetectorsRequest>,
     ) -> Result<Response<v1::ListDetectorsResponse>, Status> {
-        let known = &self.0.engine.capabilities().detectors;
+        let known = self.0.engine.detectors();
         let detectors = known.iter().map(proto::proto_from_detector).collect();
         Ok(Response::new(v1::ListDetectorsResponse { detectors }))
     }
@@ -93,7 +94,8 @@ impl InstrumentService for Instruments {
         blocking(move || {
             let taken = lock(&shared.column).state(state.clone());
             taken.map_err(|e| of_engine(engine::Error::Link(e), ""))?;
-            engine.set_column(state).map_err(|e| of_engine(e, ""))
+            engine.set_column(state).map_err(|e| of_engine(e, ""))?;
+            calibrations::restore(&engine, &shared.calibrations).map_err(of_service)
         })
         .await?;
         let driver = lock(&self.0.column).driver();
@@ -126,8 +128,18 @@ impl InstrumentService for Instruments {
         &self,
         request: Request<v1::RunCalibrationRequest>,
     ) -> Result<Response<Self::RunCalibrationStream>, Status> {
+        let caller = Shared::caller(&request);
         let request = request.into_inner();
         let engine = self.0.control.under_alive(request.lease.as_ref())?;
+        if request.activate && caller.role < Role::Admin {
+            let what = "to put a calibration in force";
+            return Err(role_required(&caller, Role::Admin, what).into());
+        }
+        let engine = engine.with_origin(engine::Origin {
+            identity: caller.principal,
+            lease_epoch: self.0.control.info().lease_epoch,
+            audit_head: self.0.audit.head(),
+        });
         let permit = self.0.stream_slot()?;
         let stream = calibrations::run(self.0.clone(), engine, request, permit).await?;
         Ok(Response::new(stream))

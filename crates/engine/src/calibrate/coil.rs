@@ -304,7 +304,9 @@ impl Survey {
             }
         }
         let plan = listed(plan, list, 1)?;
-        let blocks = runner.acquire(&plan, Readout::Calibrated)?;
+        let blocks = runner
+            .acquire(&plan, Readout::Calibrated, &mut |_| true)?
+            .blocks;
         let n = SURVEY as usize;
         let seen = Values::of(&blocks, n * n);
         let mut values = seen.events;
@@ -438,7 +440,9 @@ impl AxisRun<'_> {
             }
         }
         let plan = listed(self.plan, list, 1)?;
-        let blocks = runner.acquire(&plan, Readout::Calibrated)?;
+        let blocks = runner
+            .acquire(&plan, Readout::Calibrated, &mut |_| true)?
+            .blocks;
         let per_pass = RUN_IN + n_values;
         let seen = Values::of(&blocks, self.landings.len() * n_passes * per_pass);
         let mut profiles = Vec::new();
@@ -502,7 +506,9 @@ impl AxisRun<'_> {
         plan: &Plan,
         trains: &mut [Train],
     ) -> Result<(), Error> {
-        let blocks = runner.acquire(plan, Readout::Calibrated)?;
+        let blocks = runner
+            .acquire(plan, Readout::Calibrated, &mut |_| true)?
+            .blocks;
         let per_frame = plan.positions_per_frame() as usize;
         let seen = Values::of(&blocks, per_frame * plan.n_frames as usize);
         for train in trains.iter_mut() {

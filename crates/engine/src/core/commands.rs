@@ -33,7 +33,7 @@ impl Core {
                 | Command::Shutdown
                 | Command::Create(_)
         );
-        if !free && !self.grant.accepts(epoch, now) && !self.may_abort_detached(&command) {
+        if !free && !self.grant.accepts(epoch, now) && !self.may_abort_anyway(&command) {
             actions.push(answer(Err(Error::StaleLease { epoch })));
             return;
         }
@@ -82,14 +82,15 @@ impl Core {
         actions.push(answer(result));
     }
 
-    /// Everyone may end a detached acquisition; whose word that is, the service has checked.
-    fn may_abort_detached(&self, command: &Command) -> bool {
+    /// Everyone may end a detached acquisition, and a calibration's run whose lease is gone; whose word that is, the
+    /// service has checked.
+    fn may_abort_anyway(&self, command: &Command) -> bool {
         let Command::Abort(id) = command else {
             return false;
         };
         self.active
             .as_ref()
-            .is_some_and(|a| a.prepared.id == *id && a.is_detached())
+            .is_some_and(|a| a.prepared.id == *id && (a.is_detached() || a.prepared.calibrates))
     }
 
     fn create(&mut self, prepared: Arc<Prepared>) -> Result<(), Error> {

@@ -74,6 +74,10 @@ fn calibration(prepared: &Prepared) -> store::FieldCalibration {
         matrix: found.deflection_from_field.m,
         offset: found.deflection_from_field.t,
         uncertainty: found.scale_uncertainty,
+        valid_until_s: (found.valid_for != Duration::MAX)
+            .then(|| found.date_s.saturating_add(found.valid_for.as_secs())),
+        residual_nm: 0.0,
+        electrons: 0.0,
         source: format!("field in {}", found.unit.symbol()),
     }
 }
@@ -261,6 +265,7 @@ pub(crate) fn from_header(header: &Header) -> Result<(Prepared, Settings, bool),
         electrons_per_ns: current.map(domain::Current::electrons_per_ns),
         noiseless: flag("noiseless")?,
         dark: flag("dark")?,
+        calibrates: false,
         detectors: header.detectors.clone(),
         armed: Vec::new(),
         // The machine only hands it on.

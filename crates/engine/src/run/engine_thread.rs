@@ -334,6 +334,10 @@ impl EngineThread {
             .filter(|_| prepared.plan.kind == PlanKind::Acquire);
         let path = directory.map(|directory| path_of(directory, &prepared));
         self.estimates = config.estimate;
+        let keep = match prepared.calibrates {
+            true => usize::MAX,
+            false => config.recent_blocks,
+        };
         {
             let mut live = lock(&self.wires.shared.live);
             if live.len() >= LIVE {
@@ -342,6 +346,7 @@ impl EngineThread {
             live.push(Live {
                 id: prepared.id.clone(),
                 estimate: Slot::default(),
+                keep,
                 tail: VecDeque::new(),
             });
         }
@@ -362,9 +367,8 @@ impl EngineThread {
     }
 
     fn block(&mut self, block: Arc<SampleBlock>) {
-        let keep = self.wires.shared.config.recent_blocks;
         if let Some(live) = lock(&self.wires.shared.live).last_mut() {
-            if live.tail.len() >= keep {
+            if live.tail.len() >= live.keep {
                 live.tail.pop_front();
             }
             live.tail.push_back(block.clone());

@@ -134,7 +134,12 @@ impl Work {
             return;
         };
         if estimator.ends_frame(block) {
-            let _ = self.end_frame(records, wires, Duration::ZERO);
+            // A frame of a series is finished like the last one; meanwhile the beam waits, blanked.
+            let span = match self.prepared.plan.kind {
+                PlanKind::View => Duration::ZERO,
+                PlanKind::Acquire | PlanKind::Spot => self.prepared.plan.final_refinement,
+            };
+            let _ = self.end_frame(records, wires, span);
             let Some(estimator) = &mut self.estimator else {
                 return;
             };

@@ -26,6 +26,8 @@ pub struct Lattice {
 /// What the image of a lattice says about the field.
 #[derive(Debug, Clone, PartialEq)]
 pub struct FieldFound {
+    /// The lattice that was looked for.
+    pub lattice: Lattice,
     /// nm per px, acting on `[column, row]`; symmetric.
     pub nm_from_px: [[f64; 2]; 2],
     /// Standard errors of its entries, nm per px.
@@ -36,6 +38,8 @@ pub struct FieldFound {
     pub n_peaks: usize,
     /// Root mean square distance of the reflections from the fitted lattice, periods per field.
     pub residual: f64,
+    /// Share of the power of all strong reflections that these have; the rest is of other grains, or no lattice.
+    pub explained: f64,
 }
 
 /// Most peaks looked at.
@@ -46,6 +50,8 @@ const CONTRAST: f64 = 50.0;
 const INDEXED: f64 = 0.35;
 /// How far pitch, aspect and shear may be from nominal.
 const SLACK: f64 = 0.3;
+/// Least share of the power of the strong reflections: one grain of two or three.
+const EXPLAINED: f64 = 0.3;
 
 struct Peak {
     /// Cycles/px, `[x, y]`.
@@ -68,7 +74,7 @@ pub fn field(
         [lattice.a_nm, lattice.b_nm * lattice.gamma_rad.cos()],
         [0.0, lattice.b_nm * lattice.gamma_rad.sin()],
     ];
-    let Some(basis) = best_basis(&peaks, true_vectors, nominal_nm, side) else {
+    let Some((basis, explained)) = best_basis(&peaks, true_vectors, nominal_nm, side) else {
         return Err(Error::Unsupported {
             what: "a field calibration",
             found: format!(
@@ -85,11 +91,13 @@ pub fn field(
     let (nm_from_px, lattice_angle_rad) = map_of(g, true_vectors).ok_or_else(collinear)?;
     let sigma = propagate(g, covariance, true_vectors);
     Ok(FieldFound {
+        lattice,
         nm_from_px,
         sigma,
         lattice_angle_rad,
         n_peaks,
         residual,
+        explained,
     })
 }
 
@@ -254,8 +262,8 @@ fn best_basis(
     lattice: [[f64; 2]; 2],
     nominal: f64,
     side: f64,
-) -> Option<[[f64; 2]; 2]> {
-    let mut best: Option<(f64, [[f64; 2]; 2])> = None;
+) -> Option<([[f64; 2]; 2], f64)> {
+    let mut best: Option<(f64, [[f64; 2]; 2], f64)> = None;
     let total: f64 = peaks.iter().map(|p| p.power).sum();
     for p in peaks {
         for q in peaks {
@@ -281,14 +289,14 @@ fn best_basis(
                     .map(|peak| peak.power)
                     .sum();
                 let score = explained * (1.0 - worst);
-                // A coarser lattice of the same reflections leaves most of their power unexplained.
-                if explained > 0.8 * total && best.is_none_or(|b| score > b.0) {
-                    best = Some((score, g));
+                // A finer lattice than the true one leaves most of the power unexplained, a coarser one is strained.
+                if explained > EXPLAINED * total && best.is_none_or(|b| score > b.0) {
+                    best = Some((score, g, explained / total));
                 }
             }
         }
     }
-    best.map(|b| b.1)
+    best.map(|b| (b.1, b.2))
 }
 
 /// Integer indices of a reflection and its distance from them, cycles/px; `None` beyond order 6 or for a flat basis.
@@ -317,13 +325,14 @@ fn refine(peaks: &[Peak], basis: [[f64; 2]; 2], side: f64) -> Result<Fitted, Err
                 .map(|i| (p, i.0))
         })
         .collect();
-    let (mut a, mut b) = ([[0.0f64; 2]; 2], [[0.0f64; 2]; 2]);
+    let (mut a, mut b, mut spread) = ([[0.0f64; 2]; 2], [[0.0f64; 2]; 2], [[0.0f64; 2]; 2]);
     for (peak, index) in &used {
         // The error of a refined peak falls with its amplitude.
         let weight = peak.power.sqrt();
         for i in 0..2 {
             for j in 0..2 {
                 a[i][j] += weight * index[i] * index[j];
+                spread[i][j] += weight * weight * index[i] * index[j];
                 b[i][j] += weight * index[i] * peak.g[j];
             }
         }
@@ -358,13 +367,19 @@ fn refine(peaks: &[Peak], basis: [[f64; 2]; 2], side: f64) -> Result<Fitted, Err
     let free = (2 * used.len() - 4) as f64;
     let strongest = used.iter().fold(0.0f64, |s, u| s.max(u.0.power.sqrt()));
     let scale = (square / free).max(strongest * (1e-3 / side).powi(2));
+    let by_noise = inverse.map(|r| r.map(|v| v * scale));
+    // Defects and other grains pull strong reflections as far as weak ones.
+    let sandwich = product(product(inverse, spread), inverse);
+    let by_defects = sandwich.map(|r| r.map(|v| v * plain / free));
+    let worse = by_defects[0][0] + by_defects[1][1] > by_noise[0][0] + by_noise[1][1];
+    let covariance = if worse { by_defects } else { by_noise };
     let residual = (plain / used.len() as f64).sqrt() * side;
-    Ok((
-        g,
-        inverse.map(|r| r.map(|v| v * scale)),
-        used.len(),
-        residual,
-    ))
+    Ok((g, covariance, used.len(), residual))
+}
+
+fn product(a: [[f64; 2]; 2], b: [[f64; 2]; 2]) -> [[f64; 2]; 2] {
+    let at = |i: usize, j: usize| a[i][0] * b[0][j] + a[i][1] * b[1][j];
+    [[at(0, 0), at(0, 1)], [at(1, 0), at(1, 1)]]
 }
 
 /// The symmetric map and the lattice angle for a reciprocal basis (rows, cycles/px).

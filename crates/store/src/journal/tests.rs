@@ -104,6 +104,9 @@ fn every_field_of_the_header_comes_back() {
         matrix: [[0.1, 0.2], [0.3, 0.4]],
         offset: [1.0 / 3.0, 0.0],
         uncertainty: 0.02,
+        valid_until_s: None,
+        residual_nm: 0.0,
+        electrons: 0.0,
         source: "lattice".into(),
     });
     header.settings = vec![("watchdog_ms".into(), "100".into())];

@@ -1,6 +1,7 @@
 //! Coils that are not of the model's class are identified well enough to place samples.
 
 use super::*;
+use crate::calibrate::{Look, Run};
 use crate::coil::{Follower, PlannedCoils};
 use crate::core::tests::rig::capabilities;
 use domain::{DetectorName, Grid, PerPosition, Pitch, PositionBatch, ScanField, Signal};
@@ -149,7 +150,7 @@ fn centred(px: f32) -> f64 {
 }
 
 impl Runner for Microscope {
-    fn acquire(&mut self, plan: &Plan, readout: Readout) -> Result<Vec<Arc<SampleBlock>>, Error> {
+    fn acquire(&mut self, plan: &Plan, readout: Readout, _look: Look<'_>) -> Result<Run, Error> {
         assert_eq!(readout, Readout::Calibrated);
         let Pattern::List(list) = &plan.pattern else {
             panic!("runs are lists")
@@ -196,7 +197,12 @@ impl Runner for Microscope {
                 first_position += part.len() as u64;
             }
         }
-        Ok(blocks)
+        // Nobody looks at the acquisition itself here.
+        let any = crate::core::tests::rig::plan();
+        Ok(Run {
+            acquisition: Arc::new(crate::core::tests::rig::ended(&any)),
+            blocks,
+        })
     }
 }
 
@@ -243,8 +249,9 @@ fn placed(calibration: &CoilCalibration, batch: &PositionBatch) -> SampleBlock {
         ..plan()
     };
     let any = Microscope::new()
-        .acquire(&one, Readout::Calibrated)
-        .unwrap();
+        .acquire(&one, Readout::Calibrated, &mut |_| true)
+        .unwrap()
+        .blocks;
     let mut block = SampleBlock {
         row: batch.row.clone(),
         col: batch.col.clone(),
