@@ -284,7 +284,8 @@ impl Job {
             let good: Vec<String> = ids
                 .iter()
                 .zip(within_bounds)
-                .filter_map(|(id, is_good)| is_good.then(|| id.clone()))
+                .filter(|(_, is_good)| *is_good)
+                .map(|(id, _)| id.clone())
                 .collect();
             put_in_force(shared, &good)?;
         }
