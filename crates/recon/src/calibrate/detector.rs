@@ -175,9 +175,10 @@ impl Pairs {
         Ok(Self { frames, n })
     }
 
-    /// Consecutive places that are summed up before their scatter is looked at.
+    /// Consecutive places that are summed up before their scatter is looked at: many more than light lingers, or neighbouring
+    /// runs are not independent and the stated error is too small.
     fn run(&self) -> usize {
-        (self.n / 400).clamp(32, 1024)
+        (self.n / 200).clamp(32, 1024)
     }
 }
 
