@@ -204,7 +204,7 @@ async fn show_lattice(
     // The calibration bears the name of its acquisition.
     let preview = client.preview(&calibration.id, &options).await?;
     if let Some(picture) = preview.pictures.first() {
-        let (rows, columns) = (picture.n_rows as usize, picture.n_cols as usize);
+        let (rows, columns) = (picture.n_rows, picture.n_cols);
         if let Ok(plane) = store::Plane::new(rows, columns, &picture.values) {
             let range = DisplayRange::of(&picture.values, 0.002);
             output.line(store::ansi_picture(

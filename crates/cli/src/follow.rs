@@ -57,7 +57,7 @@ impl Bar {
         let Some(picture) = preview.pictures.first() else {
             return;
         };
-        let (rows, columns) = (picture.n_rows as usize, picture.n_cols as usize);
+        let (rows, columns) = (picture.n_rows, picture.n_cols);
         if let Ok(plane) = Plane::new(rows, columns, &picture.values) {
             let range = DisplayRange::of(&picture.values, 0.002);
             let text = ansi_picture(&plane, ColourMap::Gray, range, PICTURE_COLUMNS);
