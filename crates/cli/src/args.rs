@@ -364,12 +364,12 @@ pub(crate) struct PlanArgs {
     /// Stop when the standard deviation is below this share of the mean signal everywhere, e.g. 0.02
     #[arg(long, allow_negative_numbers = true)]
     pub(crate) until_precision: Option<f64>,
-    /// Work held by the controller, ms
-    #[arg(long, default_value_t = 20.0, allow_negative_numbers = true)]
-    pub(crate) lead_ms: f64,
-    /// Positions per decision, 64 to 4096
-    #[arg(long, default_value_t = 1024)]
-    pub(crate) batch: u32,
+    /// Work held by the controller, ms (default 20; `simulate` with a policy: 1, as deciding takes no virtual time)
+    #[arg(long, allow_negative_numbers = true)]
+    pub(crate) lead_ms: Option<f64>,
+    /// Positions per decision, 64 to 4096 (default 1024, for policies 256)
+    #[arg(long)]
+    pub(crate) batch: Option<u32>,
     /// Title, operator, specimen and notes of the data set
     #[arg(long, default_value = "")]
     pub(crate) title: String,

@@ -13,6 +13,8 @@ use serde_json::json;
 const THREADS: usize = 2;
 /// Beam per axis that identifying the coils may take.
 const COIL_BEAM: std::time::Duration = std::time::Duration::from_secs(1);
+/// Lead of policies offline, the shortest that a plan may have: the more is held, the older the estimate that decides.
+const SHORTEST_LEAD: std::time::Duration = std::time::Duration::from_millis(1);
 
 impl From<lab::Error> for Failure {
     fn from(error: lab::Error) -> Self {
@@ -54,6 +56,9 @@ pub(crate) fn simulate(args: &SimulateArgs, output: &Output) -> Result<(), Failu
     let field = stage.field()?;
     let list = read_list(args.plan.list.as_deref(), field.grid)?;
     let mut plan = plan::plan(&args.plan, field, &stage.default_detectors(), list)?;
+    if args.plan.lead_ms.is_none() && plan.pattern.is_policy() {
+        plan.lead = SHORTEST_LEAD;
+    }
     if args.plan.settle.is_none() && args.coils == CoilsArg::Wait {
         plan.settle = lab::settle_law(instrument, field.grid)?;
     }

@@ -9,6 +9,9 @@ use domain::{
 use std::sync::Arc;
 use std::time::Duration;
 
+/// Positions per decision of a policy, where none are stated.
+const POLICY_BATCH: u32 = 256;
+
 /// The plan that the options ask for on `field`. `list` are the positions of `--list`, already read.
 pub(crate) fn plan(
     args: &PlanArgs,
@@ -64,8 +67,14 @@ pub(crate) fn plan(
             region: None,
         });
     }
-    plan.lead = span("lead_ms", args.lead_ms, 1e-3)?;
-    plan.batch = args.batch;
+    if let Some(ms) = args.lead_ms {
+        plan.lead = span("lead_ms", ms, 1e-3)?;
+    }
+    if let Some(batch) = args.batch {
+        plan.batch = batch;
+    } else if plan.pattern.is_policy() {
+        plan.batch = POLICY_BATCH;
+    }
     plan.texts = Texts {
         operator: args.operator.clone(),
         specimen: args.sample.clone(),

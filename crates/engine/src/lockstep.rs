@@ -2,8 +2,9 @@
 //! [`crate::start`], in a fixed order. For offline simulation, replays of faults and tests. Deterministic: the same
 //! controller, plan and seed give the same journal, bit for bit.
 //!
-//! Time moves only in the controller's receive half. The estimator works a fixed quota per block, and before every
-//! decision of an adaptive policy; the policy answers at once.
+//! Time moves only in the controller's receive half. The estimator works a fixed quota per block and, before a decision
+//! of an adaptive policy, until nothing is pending; the policy answers at once. So a decision is the best one that the
+//! samples allow: what a beam would get that waits for it.
 
 use crate::calibrate::Readout;
 use crate::core::{Action, Ask, Core, Event, OpenFailure, Settings, Totals};
@@ -31,6 +32,8 @@ use store::Recorder;
 
 /// Estimator's quota per block.
 const QUOTA: u64 = 256;
+/// Quota in which everything pending is done.
+const EVERYTHING: u64 = u32::MAX as u64;
 /// A run that makes no progress for so long on the virtual clock is given up.
 const GIVE_UP: Duration = Duration::from_secs(30);
 
@@ -434,7 +437,7 @@ impl Lockstep {
         let adaptive =
             self.parts.as_ref().is_some_and(|p| p.decider.is_adaptive()) && !ask.fallback;
         if adaptive {
-            self.work(QUOTA, true);
+            self.work(EVERYTHING, true);
         }
         let Some(parts) = &mut self.parts else {
             return;
@@ -474,7 +477,7 @@ impl Lockstep {
 
     /// Brings the estimate up to date and tells the machine what it achieves.
     fn judge(&mut self) {
-        while self.work(u64::from(u32::MAX), false) {}
+        while self.work(EVERYTHING, false) {}
         self.work(0, true);
         let Some(parts) = &mut self.parts else {
             return;
