@@ -49,6 +49,8 @@ impl SampleFlags {
     pub const UNSETTLED: Self = Self(2);
     /// Read with the beam blanked.
     pub const DARK: Self = Self(4);
+    /// The beam came on for this dwell: the blanker's opening and the detector's rise take a part of its signal.
+    pub const FROM_DARK: Self = Self(8);
 
     /// Whether all of `other` is set.
     #[must_use]

@@ -219,6 +219,10 @@ pub struct Settings {
     pub return_samples: u64,
     /// Beam time of the blanker's edges per blanked jump, ns.
     pub edges_ns: u64,
+    /// Time in which the blanker opens, ns.
+    pub opening_ns: f64,
+    /// Time in which it closes, ns.
+    pub closing_ns: f64,
     /// Tick, ns.
     pub tick_ns: f64,
     /// Shortest and longest dwell, ns.
@@ -243,6 +247,8 @@ impl Settings {
             return_samples: u64::from(capabilities.return_samples),
             edges_ns: (capabilities.blanker_closing_ns + capabilities.blanker_opening_ns).ceil()
                 as u64,
+            opening_ns: capabilities.blanker_opening_ns,
+            closing_ns: capabilities.blanker_closing_ns,
             tick_ns: capabilities.tick_ns.max(1e-3),
             dwell_ns: (capabilities.dwell_min_ns, capabilities.dwell_max_ns),
             settle_max_ns: capabilities.settle_max_ns,

@@ -242,6 +242,7 @@ impl Bench {
             detectors: vec![DetectorSetup {
                 name: self.detector.clone(),
                 noise,
+                rise_ns: 0.0,
             }],
             estimator,
             n_threads: self.options.n_threads,

@@ -42,6 +42,7 @@ pub fn reconstruct(
                 } else {
                     Noise::from_calibration(d.calibration.as_ref())
                 },
+                rise_ns: d.afterglow_ns,
             })
             .collect(),
         estimator,

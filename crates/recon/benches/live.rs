@@ -66,6 +66,7 @@ fn estimator() -> Box<dyn Reconstructor> {
         detectors: vec![DetectorSetup {
             name,
             noise: Noise::None,
+            rise_ns: 0.0,
         }],
         estimator: Estimator::Auto,
         n_threads: 2,

@@ -238,6 +238,7 @@ fn row(o: &Options, dir: &Path, image: &Image, estimator: Estimator) {
         grid,
         detectors: vec![DetectorSetup {
             name: DetectorName::new("signal").expect("a name"),
+            rise_ns: 0.0,
             noise: if electrons.is_some() {
                 Noise::Counting {
                     excess: 1.0,

@@ -34,7 +34,7 @@ impl Large {
             method,
             scale,
             coarse: Online::new(setup, grid, method)?,
-            map: SampleMap::new(n_rows as usize, n_cols as usize, setup.detectors.len()),
+            map: SampleMap::new(n_rows as usize, n_cols as usize, &setup.detectors),
             fit: None,
             workers: Workers::new(setup)?,
         })

@@ -198,7 +198,11 @@ impl Online {
     /// For a grid that may be coarser than the setup's.
     pub(crate) fn new(setup: &Setup, grid: Grid, method: Method) -> Result<Self, Error> {
         let n_detectors = setup.detectors.len();
-        let map = SampleMap::new(grid.n_rows() as usize, grid.n_cols() as usize, n_detectors);
+        let map = SampleMap::new(
+            grid.n_rows() as usize,
+            grid.n_cols() as usize,
+            &setup.detectors,
+        );
         let (n_pixels, n_tiles) = (map.electrons.len(), map.n_tiles());
         let plane =
             |value: f32, n: usize| -> Arc<[f32]> { std::iter::repeat_n(value, n).collect() };
@@ -561,18 +565,12 @@ impl Reconstructor for Online {
         }
         let mut touched: Vec<usize> = Vec::new();
         let (residuals, planes) = (&mut self.residuals, &self.planes);
-        self.map.absorb(block, |_, pixel, i| {
+        self.map.absorb(block, |pixel, i, events| {
             touched.push(pixel);
             if known {
                 let electrons = block.electrons.at(i);
                 for (d, residuals) in residuals.iter_mut().enumerate() {
-                    let value = block
-                        .signals
-                        .get(d)
-                        .and_then(|s| s.scalar())
-                        .and_then(|s| s.get(i));
-                    residuals[i] =
-                        value.map_or(f32::NAN, |v| v / electrons - planes.mean[d][pixel]);
+                    residuals[i] = events[d] / electrons - planes.mean[d][pixel];
                 }
             }
         });

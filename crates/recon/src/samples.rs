@@ -7,6 +7,7 @@
 //!
 //! Bytes per pixel: 4 + 4·detectors, +1/12 for the coarser levels, +10 once off-grid.
 
+use crate::setup::DetectorSetup;
 use domain::{SampleBlock, SampleFlags, Signal};
 
 /// Side of a tile, px.
@@ -45,10 +46,12 @@ pub(crate) struct SampleMap {
     pub(crate) n_visited: u64,
     /// Sum of electrons over all samples.
     pub(crate) total_electrons: f64,
+    detectors: Vec<DetectorSetup>,
 }
 
 impl SampleMap {
-    pub(crate) fn new(n_rows: usize, n_cols: usize, n_detectors: usize) -> Self {
+    pub(crate) fn new(n_rows: usize, n_cols: usize, detectors: &[DetectorSetup]) -> Self {
+        let n_detectors = detectors.len();
         let n = n_rows * n_cols;
         let (n_tile_rows, n_tile_cols) = (n_rows.div_ceil(TILE), n_cols.div_ceil(TILE));
         let mut levels = Vec::new();
@@ -75,6 +78,7 @@ impl SampleMap {
             n_positions: 0,
             n_visited: 0,
             total_electrons: 0.0,
+            detectors: detectors.to_vec(),
         }
     }
 
@@ -159,19 +163,22 @@ impl SampleMap {
         self.smooth_value(detector, pixel, f32::NEG_INFINITY)
     }
 
-    /// Takes in what is inside the grid and exposed; calls `on_pixel(pixel, i)` for each sample before it counts.
+    /// Takes in what is inside the grid and exposed; calls `on_pixel(pixel, i, events)` for each sample before it
+    /// counts, with the events of each detector as a steady beam would have given them.
     pub(crate) fn absorb(
         &mut self,
         block: &SampleBlock,
-        mut on_pixel: impl FnMut(&Self, usize, usize),
+        mut on_pixel: impl FnMut(usize, usize, &[f32]),
     ) {
         let signals: Vec<Option<&[f32]>> = (0..self.n_detectors())
             .map(|d| block.signals.get(d).and_then(Signal::scalar))
             .collect();
         let mut values = vec![0.0f32; self.n_detectors()];
+        let mut collected = (0, vec![1.0f32; self.n_detectors()]);
         for i in 0..block.len() {
             let electrons = block.electrons.at(i);
-            let dark = block.flags.at(i).contains(SampleFlags::DARK);
+            let flags = block.flags.at(i);
+            let dark = flags.contains(SampleFlags::DARK);
             let Some(pixel) = self.pixel_at(block.place(i)) else {
                 continue;
             };
@@ -187,7 +194,17 @@ impl SampleMap {
             if values.iter().all(|v| v.is_nan()) {
                 continue;
             }
-            on_pixel(self, pixel, i);
+            if flags.contains(SampleFlags::FROM_DARK) {
+                let dwell = block.dwell_ns.at(i);
+                if collected.0 != dwell {
+                    let parts = self.detectors.iter().map(|d| d.collected(dwell) as f32);
+                    collected = (dwell, parts.collect());
+                }
+                for (value, part) in values.iter_mut().zip(&collected.1) {
+                    *value /= part;
+                }
+            }
+            on_pixel(pixel, i, &values);
             let covariance = block.path_covariance.get(i).copied().unwrap_or([0.0; 3]);
             self.add(pixel, block.place(i), covariance, electrons, &values);
         }

@@ -40,6 +40,21 @@ pub struct DetectorSetup {
     pub name: DetectorName,
     /// How its values scatter.
     pub noise: Noise,
+    /// Time constant with which its signal rises when the beam comes on (that of its afterglow), ns, 0 to 1e9.
+    pub rise_ns: f64,
+}
+
+impl DetectorSetup {
+    /// Part of a steady signal that a dwell collects for which the beam comes on: `1 − (τ/t)·(1 − e^(−t/τ))`, the mean
+    /// of an exponential rise.
+    pub(crate) fn collected(&self, dwell_ns: u32) -> f64 {
+        let turns = f64::from(dwell_ns) / self.rise_ns;
+        if turns.is_finite() && turns > 0.0 {
+            1.0 - (1.0 - (-turns).exp()) / turns
+        } else {
+            1.0
+        }
+    }
 }
 
 /// Which instructions the kernels use. Results agree within rounding; a replay names the variant it needs.
@@ -115,6 +130,9 @@ impl Setup {
         }
         for detector in &self.detectors {
             check_noise(detector.noise)?;
+            if !(0.0..=1e9).contains(&detector.rise_ns) {
+                return Err(Invalid::new("rise_ns", detector.rise_ns, "0 to 1e9 ns").into());
+            }
         }
         Ok(())
     }

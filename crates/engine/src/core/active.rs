@@ -65,6 +65,8 @@ impl Active {
     ) -> Self {
         let edges = Edges {
             edges_ns: settings.edges_ns,
+            opening_ns: settings.opening_ns,
+            closing_ns: settings.closing_ns,
             tick_ns: settings.tick_ns,
         };
         Self {

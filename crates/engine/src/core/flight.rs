@@ -3,7 +3,7 @@
 //! The controller answers in order, each position exactly once. Anything else is a slip.
 
 use super::ledger::Ledger;
-use domain::{PerPosition, PositionBatch, SampleBlock, Signal};
+use domain::{PerPosition, PositionBatch, SampleBlock, SampleFlags, Signal};
 use hal::{Arming, RawBlock};
 use std::collections::VecDeque;
 use std::ops::Range;
@@ -258,12 +258,27 @@ pub(crate) fn join(
         ledger.book(&run.batch, run.range.clone(), until - booked);
         booked = until;
     }
-    let outside = match counted {
-        Counted::Rate(rate) => (whole as f64 * rate / n as f64) as f32,
+    let edges = ledger.edges();
+    let comes_on = |run: &Ended| {
+        let flags = run.batch.flags;
+        flags.blank_settle && !flags.dark && counted != Counted::One
+    };
+    let outside = |run: &Ended| match counted {
+        Counted::Rate(rate) if comes_on(run) => (whole as f64 / n as f64 + edges.tail_ns()) * rate,
+        Counted::Rate(rate) => whole as f64 * rate / n as f64,
         Counted::One => 0.0,
     };
-    let dwell_ns = times(runs, |b| &b.dwell_ns, |r| r.dwell);
-    let dark = runs.iter().any(|r| r.batch.flags.dark);
+    let electrons = |run: &Ended, dwell_ns: u32| match counted {
+        Counted::Rate(_) if run.batch.flags.dark => 0.0,
+        Counted::Rate(rate) if comes_on(run) => edges.lit_ns(dwell_ns) * rate,
+        Counted::Rate(rate) => f64::from(dwell_ns) * rate,
+        Counted::One if run.batch.flags.dark => 0.0,
+        Counted::One => 1.0,
+    } as f32;
+    let special = |run: &Ended| match comes_on(run) {
+        true => SampleFlags::FROM_DARK,
+        false => SampleFlags::default(),
+    };
     SampleBlock {
         sequence,
         first_position: raw.first_position,
@@ -274,30 +289,55 @@ pub(crate) fn join(
         row_actual: Vec::new(),
         col_actual: Vec::new(),
         path_covariance: Vec::new(),
-        electrons: if dark {
-            PerPosition::Uniform(0.0)
-        } else {
-            electrons(&dwell_ns, counted)
-        },
-        dwell_ns,
+        electrons: per_position(
+            runs,
+            |run| run.dwell.map(|ns| electrons(run, ns)),
+            |run, i| electrons(run, run.batch.dwell_ns[i]),
+        ),
+        dwell_ns: times(runs, |b| &b.dwell_ns, |r| r.dwell),
         settle_ns: times(runs, |b| &b.settle_ns, |r| r.settle),
-        electrons_outside: PerPosition::Uniform(outside),
-        flags: raw.flags,
+        electrons_outside: per_position(
+            runs,
+            |run| Some(outside(run) as f32),
+            |run, _| outside(run) as f32,
+        ),
+        flags: marked(
+            raw.flags,
+            &per_position(runs, |run| Some(special(run)), |run, _| special(run)),
+            n,
+        ),
         signals: raw.signals,
     }
 }
 
-fn electrons(dwell_ns: &PerPosition<u32>, counted: Counted) -> PerPosition<f32> {
-    match (counted, dwell_ns) {
-        (Counted::One, _) => PerPosition::Uniform(1.0),
-        (Counted::Rate(rate), PerPosition::Uniform(ns)) => {
-            PerPosition::Uniform((f64::from(*ns) * rate) as f32)
+/// The value that the runs share, or that of each position.
+fn per_position<T: Copy + PartialEq>(
+    runs: &[Ended],
+    shared: impl Fn(&Ended) -> Option<T>,
+    of: impl Fn(&Ended, usize) -> T,
+) -> PerPosition<T> {
+    match runs.first().and_then(&shared) {
+        Some(value) if runs.iter().all(|run| shared(run) == Some(value)) => {
+            PerPosition::Uniform(value)
         }
-        (Counted::Rate(rate), PerPosition::Each(each)) => PerPosition::Each(
-            each.iter()
-                .map(|&ns| (f64::from(ns) * rate) as f32)
+        _ => PerPosition::Each(
+            runs.iter()
+                .flat_map(|run| run.range.clone().map(|i| of(run, i)))
                 .collect(),
         ),
+    }
+}
+
+/// What the device says of `n` positions and what the host knows of them.
+fn marked(
+    said: PerPosition<SampleFlags>,
+    known: &PerPosition<SampleFlags>,
+    n: usize,
+) -> PerPosition<SampleFlags> {
+    match (&said, known) {
+        (_, PerPosition::Uniform(none)) if *none == SampleFlags::default() => said,
+        (PerPosition::Uniform(a), PerPosition::Uniform(b)) => PerPosition::Uniform(a.union(*b)),
+        _ => PerPosition::Each((0..n).map(|i| said.at(i).union(known.at(i))).collect()),
     }
 }
 

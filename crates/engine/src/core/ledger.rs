@@ -25,6 +25,9 @@ impl BeamTime {
 pub(crate) struct Edges {
     /// Opening and closing of the blanker, ns, per blanked jump.
     pub(crate) edges_ns: u64,
+    /// Opening and closing each, ns.
+    pub(crate) opening_ns: f64,
+    pub(crate) closing_ns: f64,
     /// Length of a tick, ns.
     pub(crate) tick_ns: f64,
 }
@@ -38,6 +41,21 @@ impl Edges {
         } else {
             ((f64::from(settle_ns) / self.tick_ns).ceil() * self.tick_ns).ceil() as u64
         }
+    }
+
+    /// What is left of a dwell for which the beam comes on, ns at the full current: it rises linearly.
+    pub(crate) fn lit_ns(self, dwell_ns: u32) -> f64 {
+        let dwell = f64::from(dwell_ns);
+        if dwell < self.opening_ns {
+            0.5 * dwell * dwell / self.opening_ns
+        } else {
+            dwell - 0.5 * self.opening_ns
+        }
+    }
+
+    /// What the closing blanker lets through after such a dwell, ns at the full current.
+    pub(crate) const fn tail_ns(self) -> f64 {
+        0.5 * self.closing_ns
     }
 
     /// Expected beam time of a position.
@@ -229,8 +247,14 @@ impl Ledger {
     ) {
         let expected = self.edges.sum(batch, range.clone());
         self.committed_ns -= expected.total();
-        self.dwell += expected.dwell_ns as f64 * self.rate;
-        self.outside += outside_ns as f64 * self.rate;
+        let (mut dwell_ns, mut tails_ns) = (expected.dwell_ns as f64, 0.0);
+        if batch.flags.blank_settle && !batch.flags.dark {
+            let dwells = &batch.dwell_ns[range.clone()];
+            dwell_ns = dwells.iter().map(|&d| self.edges.lit_ns(d)).sum();
+            tails_ns = self.edges.tail_ns() * dwells.len() as f64;
+        }
+        self.dwell += dwell_ns * self.rate;
+        self.outside += (outside_ns as f64 + tails_ns) * self.rate;
         if self.needs_places() && outside_ns > expected.outside_ns && !range.is_empty() {
             let more = (outside_ns - expected.outside_ns) as f64 * self.rate / range.len() as f64;
             for i in range {

@@ -76,6 +76,7 @@ impl Estimator {
                 .map(|&i| DetectorSetup {
                     name: prepared.detectors[i].name.clone(),
                     noise: noise(prepared.detectors[i].calibration.as_ref()),
+                    rise_ns: prepared.detectors[i].afterglow_ns,
                 })
                 .collect(),
             estimator: prepared.plan.estimator,

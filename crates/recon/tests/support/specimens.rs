@@ -136,6 +136,7 @@ pub fn setup(grid: Grid, estimator: Estimator, noises: &[Noise]) -> Setup {
     let detector = |(i, &noise): (usize, &Noise)| DetectorSetup {
         name: DetectorName::new(&format!("d{i}")).unwrap(),
         noise,
+        rise_ns: 0.0,
     };
     Setup {
         grid,
