@@ -21,6 +21,10 @@ const LENGTHS: [f64; 8] = [1.3, 1.7, 2.2, 2.8, 3.5, 4.5, 6.0, 8.0];
 const WIDTHS: [f64; 8] = [0.6, 0.85, 1.2, 1.7, 2.4, 3.4, 4.8, 6.8];
 /// Noise levels tried where it is unknown, in units of the field's variance.
 const UNKNOWN: [f64; 6] = [1e-4, 0.01, 0.03, 0.1, 0.3, 1.0];
+/// Where noise hides the signal, the variance that moments leave for it is little more than their error: parts of it tried.
+const SHARES: [f64; 4] = [1.0, 0.25, 0.06, 0.015];
+/// A signal is faint where its variance is below this part of that of the samples.
+const FAINT: f64 = 0.1;
 /// Half-width of a 90 % interval in standard deviations.
 pub(crate) const NINETY: f64 = 1.645;
 
@@ -82,6 +86,8 @@ pub(crate) struct FitJob {
 struct Candidate {
     length: f64,
     unknown: f64,
+    /// Part of the variance of the moments that is signal.
+    share: f64,
     /// Per detector: sum of squared errors and their number.
     score: Vec<(f64, u32)>,
     left_out: Vec<Vec<LeftOut>>,
@@ -116,12 +122,16 @@ impl FitJob {
         } else {
             &[0.0]
         };
+        let is_faint = method == Method::Kriging && fits.iter().any(|f| f.is_faint);
+        let shares = if is_faint { &SHARES[..] } else { &SHARES[..1] };
         let candidates = noises
             .iter()
             .flat_map(|&unknown| lengths.iter().map(move |&length| (unknown, length)))
-            .map(|(unknown, length)| Candidate {
+            .flat_map(|(unknown, length)| shares.iter().map(move |&s| (unknown, length, s)))
+            .map(|(unknown, length, share)| Candidate {
                 length,
                 unknown,
+                share,
                 score: vec![(0.0, 0); detectors.len()],
                 left_out: vec![Vec::new(); detectors.len()],
             })
@@ -164,7 +174,7 @@ impl FitJob {
             .iter()
             .map(|candidate| {
                 let mut found = Vec::new();
-                let fits = with_unknown(&self.start.detectors, candidate.unknown);
+                let fits = candidate.fits(&self.start.detectors);
                 let margin = self.method.margin(map, tile, candidate.length);
                 s.window
                     .gather(map, &fits, tile, margin, self.method.most());
@@ -225,7 +235,7 @@ impl FitJob {
         let Some(best) = best else {
             return self.start;
         };
-        let mut detectors = with_unknown(fits, best.unknown);
+        let mut detectors = best.fits(fits);
         for (fit, left_out) in detectors.iter_mut().zip(&best.left_out) {
             let enough = left_out.len() >= 30;
             if enough && fit.events_per_visit >= 0.9 {
@@ -241,13 +251,20 @@ impl FitJob {
     }
 }
 
-fn with_unknown(fits: &[DetectorFit], unknown: f64) -> Vec<DetectorFit> {
-    let mut fits = fits.to_vec();
-    for fit in fits.iter_mut().filter(|f| f.noise == Noise::Unknown) {
-        fit.unknown_variance = unknown * fit.variance;
-        fit.variance *= (1.0 - unknown).max(0.05);
+impl Candidate {
+    /// The moments, with what this candidate supposes.
+    fn fits(&self, moments: &[DetectorFit]) -> Vec<DetectorFit> {
+        let mut fits = moments.to_vec();
+        for fit in &mut fits {
+            if fit.noise == Noise::Unknown {
+                fit.unknown_variance = self.unknown * fit.variance;
+                fit.variance *= (1.0 - self.unknown).max(0.05);
+            } else if fit.is_faint {
+                fit.variance *= self.share;
+            }
+        }
+        fits
     }
-    fits
 }
 
 /// What makes left-out intervals hold: `factor · variance + floor`.
@@ -347,6 +364,7 @@ fn moments(map: &SampleMap, d: usize, noise: Noise) -> DetectorFit {
         noise,
         mean: if weight > 0.0 { sum / weight } else { 0.0 },
         variance: 0.0,
+        is_faint: false,
         unknown_variance: 0.0,
         calibration: Calibration::NONE,
         calibrated: false,
@@ -371,6 +389,7 @@ fn moments(map: &SampleMap, d: usize, noise: Noise) -> DetectorFit {
         }
         _ => 0.0,
     };
+    fit.is_faint = raw - noise < FAINT * raw;
     fit.variance = (raw - noise)
         .max(0.02 * raw)
         .max(1e-12 * fit.mean * fit.mean + 1e-30);

@@ -405,6 +405,7 @@ mod tests {
             mean: 0.0,
             variance: 1.0,
             unknown_variance: 0.0,
+            is_faint: false,
             calibration: crate::fit::Calibration::NONE,
             calibrated: false,
             events_per_visit: 1.0,

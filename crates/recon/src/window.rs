@@ -25,6 +25,8 @@ pub(crate) struct DetectorFit {
     pub(crate) mean: f64,
     /// Variance of the noise-free signal over the field.
     pub(crate) variance: f64,
+    /// Whether noise is so much stronger than the signal that `variance` is little more than the error of a difference.
+    pub(crate) is_faint: bool,
     /// Variance of one exposure where the noise is unknown.
     pub(crate) unknown_variance: f64,
     /// What makes leave-one-out intervals hold.
