@@ -2,7 +2,7 @@
 //! arithmetic of its own.
 
 use super::beam::Beam;
-use domain::{Gap, GapCause, PositionBatch, SampleBlock};
+use domain::{Gap, GapCause, PositionBatch, SampleBlock, SampleFlags};
 use engine::Acquisition;
 use std::collections::HashMap;
 use wire::DacPoint;
@@ -17,6 +17,8 @@ pub(super) const SIDE: u32 = 256;
 pub(super) struct Bounds {
     /// Electrons per tick of beam.
     pub(super) per_tick: f64,
+    /// Ticks of beam that a closing blanker lets through.
+    pub(super) tail_ticks: f64,
     pub(super) total: Option<f64>,
     pub(super) position: Option<f64>,
     /// Electrons in a disc, and its radius in px.
@@ -32,6 +34,8 @@ pub(super) struct Account {
     /// Positions before this one have ended.
     n_ended: u64,
     n_sampled: u64,
+    /// Samples for which the beam came on, and went off again.
+    n_from_dark: u64,
     /// Exposure number of the newest sample, within the device's current life.
     newest: Option<u32>,
     /// The controller was asked to arm.
@@ -95,6 +99,7 @@ impl Account {
                     "position {index} is ({row}, {col}), its sample is from ({seen_row:.1}, {seen_col:.1})"
                 ));
             }
+            self.n_from_dark += u64::from(block.flags.at(i).contains(SampleFlags::FROM_DARK));
             let number = lo[i] as u32 | (hi[i] as u32) << 16;
             let made = beam.integrations.get(number as usize);
             if made.is_none_or(|made| (f32::from(made.x.0), f32::from(made.y.0)) != (x[i], y[i])) {
@@ -166,7 +171,8 @@ impl Account {
     /// The ledger against the electronics.
     fn check_dose(&mut self, told: &Acquisition, beam: &Beam) {
         let booked = told.dose.incident();
-        let real = beam.ticks as f64 * self.bounds.per_tick;
+        let tails = self.n_from_dark as f64 * self.bounds.tail_ticks;
+        let real = (beam.ticks as f64 + tails) * self.bounds.per_tick;
         let rounding = self.rounding(real);
         if booked < real - rounding {
             self.accuse(format!("{booked} electrons booked, there were {real}"));

@@ -326,9 +326,11 @@ impl World {
         match action {
             Action::Answer { ticket, result } => self.answered(ticket, result),
             Action::Open(prepared) => {
-                let account = self.operator.account(&prepared);
                 let is_external = matches!(prepared.plan.pattern, domain::Pattern::External { .. });
                 let Some(host) = &mut self.host else { return };
+                let known = host.capabilities.as_ref();
+                let closing_ns = known.map_or(0.0, |c| c.blanker_closing_ns);
+                let account = self.operator.account(&prepared, closing_ns);
                 host.running = Some((prepared.id.clone(), account));
                 host.begun = false;
                 host.n_places = 0;

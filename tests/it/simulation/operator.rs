@@ -83,7 +83,7 @@ impl Operator {
     }
 
     /// The account of an acquisition that is being opened.
-    pub(super) fn account(&self, prepared: &Prepared) -> Account {
+    pub(super) fn account(&self, prepared: &Prepared, closing_ns: f64) -> Account {
         let plan = self.honest.as_ref().unwrap_or(&prepared.plan);
         let per_ns = prepared.electrons_per_ns.unwrap_or(0.0);
         let area = plan.limits.area.map(|area| {
@@ -93,6 +93,7 @@ impl Operator {
         });
         Account::new(Bounds {
             per_tick: per_ns * 10.0,
+            tail_ticks: 0.5 * closing_ns / 10.0,
             total: plan.limits.total.map(Electrons::count),
             position: plan.limits.position.map(Electrons::count),
             area,
