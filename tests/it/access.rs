@@ -330,13 +330,10 @@ async fn discard(callers: &Callers, name: &str) {
         }
         tokio::time::sleep(Duration::from_millis(5)).await;
     }
-    // An abort in full flight latches a trip.
+    // An abort in full flight latches a trip, which the service clears, too.
     if let Some(trip) = callers.admin.status().await.unwrap().trip {
-        callers
-            .admin
-            .clear_trip(lease, trip.cause_id)
-            .await
-            .unwrap();
+        let cleared = callers.admin.clear_trip(lease, trip.cause_id).await;
+        assert!(cleared.is_ok() || reason(cleared) == "TRIP_CAUSE_STALE");
     }
 }
 
