@@ -18,6 +18,8 @@ pub(crate) const AREA: usize = TILE * TILE;
 const NUGGET: f64 = 1e-4;
 /// Prior variance of the local mean, in units of the local variance.
 const MEAN_PRIOR: f64 = 4.0;
+/// Standard deviation of the local variances about the field's, in units of it.
+const VARIANCE_SPREAD: f64 = 2.0;
 /// Local variance is at least this part of the field's.
 const VARIANCE_FLOOR: f64 = 0.03;
 /// Column blocks of a tile's right-hand sides.
@@ -184,9 +186,26 @@ pub(crate) fn leave_one_out(
     }
 }
 
-/// Local mean and signal variance of one detector.
+/// Local mean and signal variance of one detector: those of the window, drawn to the field's by what noise leaves
+/// unknown of them. Without noise they are the window's.
 fn amplitude(window: &Window, detector: usize, fit: &DetectorFit) -> Option<(f64, f64)> {
-    let (mean, variance, _) = window.moments(detector)?;
+    let (mean, variance, noise) = window.moments(detector)?;
+    let n = window.values[detector]
+        .iter()
+        .filter(|v| !v.is_nan())
+        .count() as f64;
+    let known = |prior: f64, error: f64| {
+        if error > 0.0 {
+            prior / (prior + error)
+        } else {
+            1.0
+        }
+    };
+    let spread = (VARIANCE_SPREAD * fit.variance).powi(2);
+    let variance =
+        fit.variance + (variance - fit.variance) * known(spread, 2.0 / n * noise * noise);
+    let wander = MEAN_PRIOR * variance.max(fit.variance);
+    let mean = fit.mean + (mean - fit.mean) * known(wander, noise / n);
     let least = (VARIANCE_FLOOR * fit.variance).max(1e-14 * mean * mean + 1e-30);
     Some((mean, variance.max(least)))
 }
@@ -496,6 +515,28 @@ mod tests {
         let known: f64 = cross.iter().zip(&m).map(|(c, r)| c * r[n + 1]).sum();
         let own_variance = kernel(place, own, place, own);
         (mean + predicted, v * (own_variance - known))
+    }
+
+    #[test]
+    fn what_noise_hides_is_taken_from_the_whole_field() {
+        let mut noisy = window(true);
+        let clear = amplitude(&noisy, 0, &fit()).unwrap();
+        let (mean, variance, _) = noisy.moments(0).unwrap();
+        noisy.noise[0].fill(0.0);
+        let exact = amplitude(&noisy, 0, &fit()).unwrap();
+        let (own, _, _) = noisy.moments(0).unwrap();
+        assert_eq!(exact.0, own, "without noise the window has the word");
+        assert!((clear.0 - mean).abs() < 0.01 && (clear.1 - variance).abs() < 0.01 * variance);
+        // The scatter of the values is less than what their noise explains: nothing of the field shows in them.
+        let field = DetectorFit {
+            mean: 0.3,
+            variance: 1e-3,
+            ..fit()
+        };
+        noisy.noise[0].fill(3.0);
+        let (mean, variance) = amplitude(&noisy, 0, &field).unwrap();
+        assert!((mean - 0.3).abs() < 0.1 * (own - 0.3).abs(), "{mean} {own}");
+        assert!((variance / 1e-3 - 1.0).abs() < 0.2, "{variance}");
     }
 
     #[test]
