@@ -4,6 +4,7 @@
 //! `w_m ∝ E_m⁻⁸`, one per member and detector, with `E_m` the mean squared error of the noise-free signal. Members are
 //! compared on the same samples, so that the noise in them cancels; only the level of the best one is estimated.
 
+use crate::bpfa;
 use crate::fit::{Calibration, Fit, Method, Scratch, calibration};
 use crate::gmm::{self, Frame, Model, Patches};
 use crate::gp;
@@ -21,6 +22,8 @@ const FEWEST: usize = 20;
 const MIXTURE_EVENTS: f64 = 0.2;
 /// Above this part of visited pixels patches hold more samples than the mixture takes.
 const MIXTURE_DENSITY: f64 = 0.6;
+/// Units of work to set up a chain.
+const FACTORS_START: u64 = 500;
 /// Below this noise (variance of a sample over the signal's) the stationary process has nothing to add.
 const PROCESS_NOISE: f64 = 0.005;
 
@@ -31,20 +34,42 @@ pub(crate) enum Members {
     Mixture,
     /// The process alone, whatever they say.
     Process,
-    /// Both, and kriging.
+    /// The factors alone, whatever they say.
+    Factors,
+    /// Mixture, process and kriging.
     All,
+}
+
+impl Members {
+    /// Whether patches of a mixture may be asked.
+    pub(crate) fn have_mixture(self) -> bool {
+        matches!(self, Self::Mixture | Self::All)
+    }
 }
 
 /// Bytes held at most beside kriging: a model and a plane per detector; what patches said, and while learning three more
 /// models and the sums of a pass; or the transforms of the process, whichever is more.
-pub(crate) fn bytes(n_pixels: usize, n_detectors: usize) -> usize {
+pub(crate) fn bytes(members: Members, n_pixels: usize, n_detectors: usize) -> usize {
     let mixture = 3 * Model::BYTES + (4 << 20) + n_detectors * Patches::bytes(n_pixels);
     let process = if n_pixels <= gp::MOST_PIXELS {
         gp::BYTES_PER_PIXEL * n_pixels
     } else {
         0
     };
-    n_detectors * (Model::BYTES + 5 * n_pixels) + mixture.max(process)
+    let factors = bpfa::BYTES_PER_PIXEL * n_pixels;
+    match members {
+        Members::Factors => n_detectors * 8 * n_pixels + factors,
+        _ => n_detectors * (Model::BYTES + 8 * n_pixels) + mixture.max(process),
+    }
+}
+
+/// A picture that was made at once, one detector.
+#[derive(Clone)]
+pub(crate) struct Solved {
+    /// `[pixel]`, events per incident electron.
+    pub(crate) mean: Vec<f32>,
+    /// `[pixel]`, (events per incident electron)², recalibrated.
+    pub(crate) variance: Vec<f32>,
 }
 
 /// What is blended for one detector.
@@ -54,14 +79,15 @@ pub(crate) struct Trained {
     pub(crate) fit: Fit,
     /// The mixture and what makes its intervals hold.
     pub(crate) mixture: Option<(Model, Calibration)>,
-    pub(crate) process: Option<gp::Solved>,
-    /// Weights of kriging, mixture and process; their sum is 1.
+    pub(crate) process: Option<Solved>,
+    /// Weights of kriging, mixture and what was solved at once (process or factors); their sum is 1.
     pub(crate) weights: [f64; 3],
 }
 
 enum Stage {
     Process,
     Mixture(gmm::Trainer),
+    Factors(Box<bpfa::Chain>),
 }
 
 /// A training under way, one detector.
@@ -71,7 +97,7 @@ pub(crate) struct Training {
     fit: Fit,
     seed: u64,
     stage: Stage,
-    process: Option<(gp::Solved, Vec<Option<LeftOut>>)>,
+    process: Option<(Solved, Vec<Option<LeftOut>>)>,
 }
 
 impl Training {
@@ -105,6 +131,10 @@ impl Training {
         match &mut self.stage {
             Stage::Process => {
                 let mut cost = 0;
+                if self.members == Members::Factors {
+                    self.stage = Stage::Factors(Box::new(bpfa::Chain::new(&frame, self.seed)));
+                    return (FACTORS_START, None);
+                }
                 if self.wants_process(&frame) {
                     self.process = Some(gp::solve(&frame, &judged(&frame), workers));
                     cost = map.electrons.len() as u64 / 8;
@@ -114,6 +144,14 @@ impl Training {
                         Stage::Mixture(gmm::Trainer::new(self.detector, &self.fit, self.seed));
                     return (cost, None);
                 }
+                (cost, Some(self.conclude(&frame, None, workers)))
+            }
+            Stage::Factors(chain) => {
+                let (cost, found) = chain.step(&frame, &judged(&frame), workers);
+                if found.is_none() {
+                    return (cost, None);
+                }
+                self.process = found;
                 (cost, Some(self.conclude(&frame, None, workers)))
             }
             Stage::Mixture(trainer) => {
@@ -132,7 +170,7 @@ impl Training {
         let events = self.fit.detectors[self.detector].events_per_visit;
         match self.members {
             Members::Mixture => true,
-            Members::Process => false,
+            Members::Process | Members::Factors => false,
             Members::All => events >= MIXTURE_EVENTS && density <= MIXTURE_DENSITY,
         }
     }
@@ -153,7 +191,7 @@ impl Training {
         };
         frame.map.electrons.len() <= gp::MOST_PIXELS
             && match self.members {
-                Members::Mixture => false,
+                Members::Mixture | Members::Factors => false,
                 Members::Process => true,
                 Members::All => noise() > PROCESS_NOISE,
             }
@@ -175,7 +213,7 @@ impl Training {
         };
         let weights = match self.members {
             Members::Mixture => [0.0, 1.0, 0.0],
-            Members::Process => [0.0, 0.0, 1.0],
+            Members::Process | Members::Factors => [0.0, 0.0, 1.0],
             Members::All => weights_of([
                 &by_kriging,
                 mixture.as_ref().map_or(&nothing[..], |m| &m.1),

@@ -11,6 +11,7 @@
 
 mod fft;
 
+use crate::blend::Solved;
 use crate::fit::{Calibration, calibration};
 use crate::gmm::Frame;
 use crate::kriging::LeftOut;
@@ -36,15 +37,6 @@ const POWER_FLOOR: f64 = 1e-3;
 /// Iterations of conjugate gradients, and the residual at which they end.
 const ITERATIONS: usize = 60;
 const RESIDUAL: f64 = 2e-3;
-
-/// The process as it was last solved, one detector.
-#[derive(Clone)]
-pub(crate) struct Solved {
-    /// `[pixel]`, events per incident electron.
-    pub(crate) mean: Vec<f32>,
-    /// `[tile]`, (events per incident electron)², recalibrated.
-    pub(crate) variance: Vec<f32>,
-}
 
 /// Filters values on the visited pixels.
 type Spread<'a> = dyn FnMut(&[f64], &[f64]) -> Vec<f64> + 'a;
@@ -95,16 +87,17 @@ pub(crate) fn solve(
     } else {
         Calibration::NONE
     };
+    let variances = process.variances(&all);
     let solved = Solved {
         mean: process
             .estimate(&all, workers)
             .iter()
             .map(|v| (offset + unit * v) as f32)
             .collect(),
-        variance: process
-            .variances(&all)
-            .iter()
-            .map(|v| (unit * unit) as f32 * calibration.of(*v as f32))
+        variance: (0..frame.map.electrons.len())
+            .map(|pixel| {
+                (unit * unit) as f32 * calibration.of(variances[frame.map.tile_of(pixel)] as f32)
+            })
             .collect(),
     };
     (solved, left_out)

@@ -7,6 +7,7 @@
 //! its dwell. Places are `[row, column]` px of the grid; pixel centres are integers.
 
 mod blend;
+mod bpfa;
 pub mod calibrate;
 mod error;
 mod fit;

@@ -653,7 +653,7 @@ impl Reconstructor for Online {
         let strong = self
             .strong
             .as_ref()
-            .map_or(0, |_| blend::bytes(n_pixels, n_detectors));
+            .map_or(0, |s| blend::bytes(s.members(), n_pixels, n_detectors));
         Self::bytes(n_pixels, n_detectors, self.workers.n_threads) + strong
     }
 }

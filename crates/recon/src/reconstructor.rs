@@ -52,7 +52,7 @@ pub trait Reconstructor: Send {
 /// [`Reconstructor::estimate_tile`] gives them at full resolution.
 pub fn new(setup: &Setup) -> Result<Box<dyn Reconstructor>, Error> {
     setup.check()?;
-    let method = method_of(setup.estimator)?;
+    let method = method_of(setup.estimator);
     if setup.grid.n_rows().max(setup.grid.n_cols()) > LARGEST_PLANE {
         Ok(Box::new(Large::new(setup, method)?))
     } else {
@@ -61,29 +61,19 @@ pub fn new(setup: &Setup) -> Result<Box<dyn Reconstructor>, Error> {
             Estimator::Auto => online.with(Members::All),
             Estimator::Gmm => online.with(Members::Mixture),
             Estimator::Gp => online.with(Members::Process),
+            Estimator::Bpfa => online.with(Members::Factors),
             _ => online,
         }))
     }
 }
 
-fn method_of(estimator: Estimator) -> Result<Method, Error> {
-    let method = |estimator: Estimator| match estimator {
-        Estimator::Nearest => Some(Method::Simple(Simple::Nearest)),
-        Estimator::Natural => Some(Method::Simple(Simple::Natural)),
-        Estimator::Kernel => Some(Method::Simple(Simple::Kernel)),
-        Estimator::Kriging | Estimator::Gmm | Estimator::Gp | Estimator::Auto => {
-            Some(Method::Kriging)
+fn method_of(estimator: Estimator) -> Method {
+    match estimator {
+        Estimator::Nearest => Method::Simple(Simple::Nearest),
+        Estimator::Natural => Method::Simple(Simple::Natural),
+        Estimator::Kernel => Method::Simple(Simple::Kernel),
+        Estimator::Kriging | Estimator::Gmm | Estimator::Gp | Estimator::Bpfa | Estimator::Auto => {
+            Method::Kriging
         }
-        Estimator::Bpfa => None,
-    };
-    method(estimator).ok_or_else(|| {
-        let available = Estimator::ALL.into_iter().filter(|&e| method(e).is_some());
-        Error::Unavailable {
-            estimator,
-            available: available
-                .map(Estimator::name)
-                .collect::<Vec<_>>()
-                .join(", "),
-        }
-    })
+    }
 }

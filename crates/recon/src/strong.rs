@@ -42,7 +42,7 @@ impl Strong {
             members,
             seed,
             trained: (0..n_detectors).map(|_| None).collect(),
-            patches: patches(map, LIVE_STRIDE, members != Members::Process),
+            patches: patches(map, LIVE_STRIDE, members.have_mixture()),
             is_last: false,
             training: None,
             trained_at: 0,
@@ -112,9 +112,13 @@ impl Strong {
     /// Patches as close as the last look wants them, or as far apart as a live picture does.
     pub(crate) fn lay_patches(&mut self, map: &SampleMap, is_last: bool) {
         self.is_last = is_last;
-        let keeps = !is_last && self.members != Members::Process;
+        let keeps = !is_last && self.members.have_mixture();
         let stride = if is_last { FINAL_STRIDE } else { LIVE_STRIDE };
         self.patches = patches(map, stride, keeps);
+    }
+
+    pub(crate) const fn members(&self) -> Members {
+        self.members
     }
 
     /// Whether kriging has a part in what is blended.
@@ -186,7 +190,7 @@ impl Strong {
                     let rect = tile_rect(map, tile);
                     for (pixel, k) in pixels_of(map, rect).zip(lanes_of(rect)) {
                         out.mean[d][k] += share * found.mean[pixel];
-                        out.variance[d][k] += share * found.variance[tile];
+                        out.variance[d][k] += share * found.variance[pixel];
                     }
                 }
             }

@@ -653,9 +653,48 @@ fn what_cannot_be_had_is_refused_by_name() {
         read_noise: 0.0,
     };
     assert!(matches!(error(&bad), Error::Invalid(i) if i.field == "excess"));
-    let missing = error(&recon::Setup {
-        estimator: Estimator::Bpfa,
-        ..base
-    });
-    assert!(missing.to_string().contains("bpfa"), "{missing}");
+}
+
+#[test]
+fn factors_beat_the_simple_estimators_whatever_the_seed_and_their_intervals_hold() {
+    let specimen = Specimen::monolayer();
+    let places = specimen.jittered(0.15, 3);
+    let blocks = [specimen.block(&places, None, 0)];
+    let run = |estimator: Estimator, seed: u64, n_threads: usize| {
+        let setup = recon::Setup {
+            seed,
+            n_threads,
+            ..setup(specimen.grid(), estimator, &[Noise::None])
+        };
+        finished(recon::new(&setup).unwrap(), &blocks)
+    };
+    let natural = psnr(&specimen, &run(Estimator::Natural, 1, 1));
+    let chains = [run(Estimator::Bpfa, 1, 1), run(Estimator::Bpfa, 2, 2)];
+    for chain in &chains {
+        let quality = psnr(&specimen, chain);
+        assert!(quality > natural + 2.0, "{quality} {natural}");
+        let detector = &chain.detectors[0];
+        let visited = |i: usize| places.contains(&[i / specimen.side, i % specimen.side]);
+        let cover = quality::coverage(
+            &specimen.values,
+            &detector.mean,
+            &detector.uncertainty,
+            |i| !visited(i),
+        )
+        .unwrap();
+        assert!((0.8..0.98).contains(&cover), "{cover}");
+    }
+    // Two chains that are where they should be tell the same picture: they differ by less than either errs.
+    let distance = |a: &[f32], b: &[f32]| -> f64 {
+        a.iter()
+            .zip(b)
+            .map(|(a, b)| f64::from(a - b).powi(2))
+            .sum::<f64>()
+            .sqrt()
+    };
+    let [a, b] = [0, 1].map(|i| &chains[i].detectors[0].mean);
+    let (apart, error) = (distance(a, b), distance(a, &specimen.values));
+    assert!(apart < 0.7 * error, "{apart} {error}");
+    let again = run(Estimator::Bpfa, 1, 2);
+    assert!(again.detectors[0].mean == *a, "threads changed the result");
 }
