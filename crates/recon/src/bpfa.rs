@@ -1,16 +1,16 @@
 //! Beta-process factor analysis: a dictionary of 12×12 patches learned from the samples by Gibbs sampling, its size included.
 //!
-//! Zhou, Chen, Paisley, Ren, Li, Xing, Dunson, Sapiro & Carin, IEEE Trans. Image Process. 21, 130 (2012): every patch is `x_i = D (z_i ∘ s_i)`, `z_ik ~ Bernoulli(π_k)`, `π_k ~ Beta(1/K, (K − 1)/K)`, `s_ik ~ N(0, 1/γ_s)`, `d_k ~ N(0, I/P)`; the
-//! samples are `y = x + ε`, `ε ~ N(0, 1/γ_ε)`, with vague Gamma priors on both γ. What differs from the paper is how the same posterior is
-//! sampled: `s_ik` is integrated out when `z_ik` is drawn (both are then drawn together), which leaves local traps that the
-//! paper's one-by-one draws stay in, and unused `s` never exist. And patches are 12×12 on every other position instead of 8×8 on every one:
-//! a tenth of the pixels puts 14 samples into such a patch instead of 6, worth 1.5 to 2 dB on lattices. Where counts say how samples scatter relative to each other,
-//! `ε` has that shape and `γ_ε` its level.
+//! Zhou, Chen, Paisley, Ren, Li, Xing, Dunson, Sapiro & Carin, IEEE Trans. Image Process. 21, 130 (2012): every patch is
+//! `x_i = D (z_i ∘ s_i)`, `z_ik ~ Bernoulli(π_k)`, `π_k ~ Beta(1/K, (K − 1)/K)`, `s_ik ~ N(0, 1/γ_s)`, `d_k ~ N(0, I/P)`; the samples are
+//! `y = x + ε`, `ε ~ N(0, 1/γ_ε)`, with vague Gamma priors on both γ. Where counts say how samples scatter relative to each other, `ε` has that
+//! shape and `γ_ε` its level. Two things differ from the paper. `s_ik` is integrated out when `z_ik` is drawn (both are then drawn
+//! together): the same posterior without the traps that draws one by one stay in. And patches are 12×12 on every other position
+//! instead of 8×8 on every one: a tenth of the pixels puts 14 samples into such a patch instead of 6.
 //!
-//! A sweep draws the codes of all patches (side by side, each from a stream of its own), then the dictionary pixel by pixel from
-//! `Σ w wᵀ` and `Σ w y`, then `π` and both γ. Sweeps on every third position bring the chain near its target; once `γ_ε` stands
-//! still (see [`Trace::is_still`]) patches on every other one follow, and the pictures of further sweeps are averaged. The held-out samples
-//! are predicted by that average, then join, and the average of as many sweeps more is the estimate.
+//! A sweep draws the codes of all patches (each from a stream of its own), then the dictionary pixel by pixel from `Σ w wᵀ` and
+//! `Σ w y`, then `π` and both γ. Once `γ_ε` stands still (see [`Trace::is_still`]) atoms that no patch uses are dropped and the pictures
+//! of further sweeps are averaged. The held-out samples are predicted by that average, then join, and the average of as many
+//! sweeps more is the estimate.
 
 mod codes;
 mod dictionary;
@@ -30,15 +30,14 @@ pub(crate) const SIDE: usize = 12;
 const AREA: usize = SIDE * SIDE;
 /// Most atoms.
 const K: usize = 256;
-/// Distance of patches until the chain stands still, and from then on, px.
-const FIRST_STRIDE: usize = 3;
-const LAST_STRIDE: usize = 2;
+/// Distance of patches, px.
+const STRIDE: usize = 2;
 /// Sweeps of one look at the chain, and looks at most before it is taken for converged.
 const LOOK: usize = 10;
-const MOST_LOOKS: usize = 12;
-/// Sweeps after patches or samples were added that are not averaged, and those that are.
+const MOST_LOOKS: usize = 8;
+/// Sweeps of a phase that are not averaged, and those that are.
 const SETTLE: usize = 4;
-const AVERAGED: usize = 12;
+const AVERAGED: usize = 20;
 /// Patches of a step of work.
 const STEP: usize = 4096;
 /// Added to the variance of every sample, in units of the signal's: what f32 resolves.
@@ -73,15 +72,14 @@ impl Trace {
 enum Phase {
     /// Until the chain stands still.
     Nearing,
-    /// With all patches, held-out samples left out.
+    /// Averaged, held-out samples left out.
     Judged,
-    /// With all samples.
+    /// Averaged, with all samples.
     Whole,
 }
 
 /// A chain under way, one detector.
 pub(crate) struct Chain {
-    n_rows: usize,
     n_cols: usize,
     seed: u64,
     observed: Observed,
@@ -134,12 +132,11 @@ impl Chain {
         let map = frame.map;
         let mut state = seed;
         Self {
-            n_rows: map.n_rows,
             n_cols: map.n_cols,
             seed,
             observed: Observed::gather(frame),
             dictionary: Dictionary::start(frame, &mut state),
-            codes: Codes::empty(map.n_rows, map.n_cols, FIRST_STRIDE),
+            codes: Codes::empty(map.n_rows, map.n_cols, STRIDE),
             done: Vec::new(),
             noise_precision: 100.0,
             weight_precision: 1.0 / AREA as f64,
@@ -246,7 +243,6 @@ impl Chain {
             let looked = self.n_sweeps.is_multiple_of(LOOK);
             if looked && (self.trace.is_still() || self.n_sweeps >= MOST_LOOKS * LOOK) {
                 self.dictionary.drop_unused(&mut self.codes);
-                self.codes = self.codes.closer(self.n_rows, self.n_cols, LAST_STRIDE);
                 (self.phase, self.n_sweeps) = (Phase::Judged, 0);
             }
             return None;

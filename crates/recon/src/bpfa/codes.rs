@@ -108,27 +108,6 @@ impl Codes {
         }
     }
 
-    /// With patches at `stride`: those that are here keep their codes, new ones have none.
-    pub(super) fn closer(&self, n_rows: usize, n_cols: usize, stride: usize) -> Self {
-        let mut closer = Self::empty(n_rows, n_cols, stride);
-        for (row, codes) in self.starts_row.iter().zip(&self.rows) {
-            let Ok(to) = closer.starts_row.binary_search(row) else {
-                continue;
-            };
-            let mut new = Row::default();
-            for col in &closer.starts_col {
-                if let Ok(from) = self.starts_col.binary_search(col) {
-                    let (atoms, weights) = codes.slices(from);
-                    new.atom.extend_from_slice(atoms);
-                    new.weight.extend_from_slice(weights);
-                }
-                new.end.push(new.atom.len() as u32);
-            }
-            closer.rows[to] = new;
-        }
-        closer
-    }
-
     pub(super) fn n_rows(&self) -> usize {
         self.starts_row.len()
     }
