@@ -135,6 +135,29 @@ pub struct SampleBlock {
 }
 
 impl SampleBlock {
+    /// The first block of an ideal instrument: points where they were commanded, 1 µs each, with so many incident electrons, nothing
+    /// outside the dwell.
+    #[must_use]
+    pub fn ideal(row: Vec<f32>, col: Vec<f32>, electrons: f32, signals: Vec<Signal>) -> Self {
+        Self {
+            sequence: 0,
+            first_position: 0,
+            frame: 0,
+            t0_ns: 0,
+            row,
+            col,
+            row_actual: Vec::new(),
+            col_actual: Vec::new(),
+            path_covariance: Vec::new(),
+            dwell_ns: PerPosition::Uniform(1000),
+            settle_ns: PerPosition::Uniform(0),
+            electrons: PerPosition::Uniform(electrons),
+            electrons_outside: PerPosition::Uniform(0.0),
+            flags: PerPosition::Uniform(SampleFlags::default()),
+            signals,
+        }
+    }
+
     /// Positions.
     #[must_use]
     pub fn len(&self) -> usize {

@@ -10,8 +10,8 @@ use crate::score::{Planes, Score, score};
 use crate::stopwatch::{Spent, now};
 use domain::{
     DetectorName, DwellTime, Estimate, Estimator, Exposure, Fraction, Grid, Invalid,
-    MonotonicClock, Nanometres, Order, Pattern, PerPosition, Pitch, Plan, PositionBatch,
-    SampleBlock, SampleFlags, ScanField, Signal,
+    MonotonicClock, Nanometres, Order, Pattern, Pitch, Plan, PositionBatch, SampleBlock, ScanField,
+    Signal,
 };
 use recon::quality::{ColumnScore, columns};
 use recon::{DetectorSetup, Kernel, Noise, Reconstructor, Setup, WorkQuota};
@@ -220,13 +220,13 @@ impl Bench {
             let value = f64::from(self.truth[pixel]);
             electrons.map_or(value, |e| chance.poisson(value.max(0.0) * e)) as f32
         });
-        SampleBlock {
-            signals: vec![Signal::Scalar(values.collect())],
-            row: batch.row.iter().map(|r| r.round()).collect(),
-            col: batch.col.iter().map(|c| c.round()).collect(),
-            electrons: PerPosition::Uniform(electrons.unwrap_or(1.0) as f32),
-            ..empty_block()
-        }
+        let values = values.collect();
+        SampleBlock::ideal(
+            batch.row.iter().map(|r| r.round()).collect(),
+            batch.col.iter().map(|c| c.round()).collect(),
+            electrons.unwrap_or(1.0) as f32,
+            vec![Signal::Scalar(values)],
+        )
     }
 
     fn estimator(&self, estimator: Estimator) -> Result<Box<dyn Reconstructor>, Error> {
@@ -464,49 +464,27 @@ fn check(options: &QualityBench) -> Result<(), Invalid> {
     Ok(())
 }
 
-fn empty_block() -> SampleBlock {
-    SampleBlock {
-        sequence: 0,
-        first_position: 0,
-        frame: 0,
-        t0_ns: 0,
-        row: vec![],
-        col: vec![],
-        row_actual: vec![],
-        col_actual: vec![],
-        path_covariance: vec![],
-        dwell_ns: PerPosition::Uniform(1000),
-        settle_ns: PerPosition::Uniform(0),
-        electrons: PerPosition::Uniform(1.0),
-        electrons_outside: PerPosition::Uniform(0.0),
-        flags: PerPosition::Uniform(SampleFlags::default()),
-        signals: vec![],
-    }
-}
-
 /// All blocks as one.
 fn joined(blocks: &[SampleBlock]) -> SampleBlock {
     let values = |b: &SampleBlock| b.signals[0].scalar().map_or_else(Vec::new, <[f32]>::to_vec);
-    SampleBlock {
-        row: blocks.iter().flat_map(|b| b.row.clone()).collect(),
-        col: blocks.iter().flat_map(|b| b.col.clone()).collect(),
-        signals: vec![Signal::Scalar(blocks.iter().flat_map(values).collect())],
-        electrons: PerPosition::Uniform(blocks.first().map_or(1.0, |b| b.electrons.at(0))),
-        ..empty_block()
-    }
+    SampleBlock::ideal(
+        blocks.iter().flat_map(|b| b.row.clone()).collect(),
+        blocks.iter().flat_map(|b| b.col.clone()).collect(),
+        blocks.first().map_or(1.0, |b| b.electrons.at(0)),
+        vec![Signal::Scalar(blocks.iter().flat_map(values).collect())],
+    )
 }
 
 /// The first `n` samples that `keep` names.
 fn part(block: &SampleBlock, n: usize, mut keep: impl FnMut(usize) -> bool) -> SampleBlock {
     let kept: Vec<usize> = (0..block.len()).filter(|&i| keep(i)).take(n).collect();
     let values = block.signals[0].scalar().unwrap_or_default();
-    SampleBlock {
-        row: kept.iter().map(|&i| block.row[i]).collect(),
-        col: kept.iter().map(|&i| block.col[i]).collect(),
-        signals: vec![Signal::Scalar(kept.iter().map(|&i| values[i]).collect())],
-        electrons: block.electrons.clone(),
-        ..empty_block()
-    }
+    SampleBlock::ideal(
+        kept.iter().map(|&i| block.row[i]).collect(),
+        kept.iter().map(|&i| block.col[i]).collect(),
+        block.electrons.at(0),
+        vec![Signal::Scalar(kept.iter().map(|&i| values[i]).collect())],
+    )
 }
 
 fn since(clock: &MonotonicClock, start: Spent) -> Spent {

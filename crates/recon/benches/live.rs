@@ -5,7 +5,7 @@
 use std::hint::black_box;
 
 use criterion::{BatchSize, Criterion, Throughput, criterion_group, criterion_main};
-use domain::{DetectorName, Estimator, Grid, PerPosition, SampleBlock, SampleFlags, Signal};
+use domain::{DetectorName, Estimator, Grid, SampleBlock, Signal};
 use recon::{DetectorSetup, Kernel, Noise, Reconstructor, Setup, WorkQuota};
 
 const SIDE: usize = 512;
@@ -38,25 +38,13 @@ fn places() -> Vec<(usize, usize)> {
 }
 
 fn block(places: &[(usize, usize)]) -> SampleBlock {
-    SampleBlock {
-        sequence: 0,
-        first_position: 0,
-        frame: 0,
-        t0_ns: 0,
-        row: places.iter().map(|p| p.0 as f32).collect(),
-        col: places.iter().map(|p| p.1 as f32).collect(),
-        row_actual: vec![],
-        col_actual: vec![],
-        path_covariance: vec![],
-        dwell_ns: PerPosition::Uniform(1000),
-        settle_ns: PerPosition::Uniform(0),
-        electrons: PerPosition::Uniform(1.0),
-        electrons_outside: PerPosition::Uniform(0.0),
-        flags: PerPosition::Uniform(SampleFlags::default()),
-        signals: vec![Signal::Scalar(
-            places.iter().map(|&(r, c)| value(r, c)).collect(),
-        )],
-    }
+    let values = places.iter().map(|&(r, c)| value(r, c)).collect();
+    SampleBlock::ideal(
+        places.iter().map(|p| p.0 as f32).collect(),
+        places.iter().map(|p| p.1 as f32).collect(),
+        1.0,
+        vec![Signal::Scalar(values)],
+    )
 }
 
 fn estimator() -> Box<dyn Reconstructor> {

@@ -7,10 +7,7 @@
     reason = "a table on the terminal is what it is for"
 )]
 
-use domain::{
-    Clock, DetectorName, Estimator, Grid, MonotonicClock, PerPosition, Pitch, SampleBlock,
-    SampleFlags, Signal,
-};
+use domain::{Clock, DetectorName, Estimator, Grid, MonotonicClock, Pitch, SampleBlock, Signal};
 use recon::{DetectorSetup, Kernel, Noise, Setup, quality};
 use std::path::Path;
 
@@ -123,25 +120,14 @@ fn block(
         let v = f64::from(image.values[r * image.cols + c]);
         electrons.map_or(v, |e| random.poisson(v * e)) as f32
     };
-    SampleBlock {
-        sequence: 0,
-        first_position: 0,
-        frame: 0,
-        t0_ns: 0,
-        row: places.iter().map(|p| p.0 as f32).collect(),
-        col: places.iter().map(|p| p.1 as f32).collect(),
-        row_actual: vec![],
-        col_actual: vec![],
-        path_covariance: vec![],
-        dwell_ns: PerPosition::Uniform(1000),
-        settle_ns: PerPosition::Uniform(0),
-        electrons: PerPosition::Uniform(electrons.unwrap_or(1.0) as f32),
-        electrons_outside: PerPosition::Uniform(0.0),
-        flags: PerPosition::Uniform(SampleFlags::default()),
-        signals: vec![Signal::Scalar(
+    SampleBlock::ideal(
+        places.iter().map(|p| p.0 as f32).collect(),
+        places.iter().map(|p| p.1 as f32).collect(),
+        electrons.unwrap_or(1.0) as f32,
+        vec![Signal::Scalar(
             places.iter().map(|p| value(p, random)).collect(),
         )],
-    }
+    )
 }
 
 struct Options {

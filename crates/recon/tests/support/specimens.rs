@@ -6,7 +6,7 @@
     reason = "each test binary uses a part"
 )]
 
-use domain::{DetectorName, Estimator, Grid, PerPosition, SampleBlock, SampleFlags, Signal};
+use domain::{DetectorName, Estimator, Grid, SampleBlock, Signal};
 use recon::{DetectorSetup, Kernel, Noise, Setup};
 
 /// A stable stream of uniform numbers.
@@ -113,23 +113,8 @@ impl Specimen {
 
 /// A block of samples at the given places.
 pub fn block(row: Vec<f32>, col: Vec<f32>, electrons: f32, values: Vec<Vec<f32>>) -> SampleBlock {
-    SampleBlock {
-        sequence: 0,
-        first_position: 0,
-        frame: 0,
-        t0_ns: 0,
-        row,
-        col,
-        row_actual: vec![],
-        col_actual: vec![],
-        path_covariance: vec![],
-        dwell_ns: PerPosition::Uniform(1000),
-        settle_ns: PerPosition::Uniform(0),
-        electrons: PerPosition::Uniform(electrons),
-        electrons_outside: PerPosition::Uniform(0.0),
-        flags: PerPosition::Uniform(SampleFlags::default()),
-        signals: values.into_iter().map(Signal::Scalar).collect(),
-    }
+    let signals = values.into_iter().map(Signal::Scalar).collect();
+    SampleBlock::ideal(row, col, electrons, signals)
 }
 
 pub fn setup(grid: Grid, estimator: Estimator, noises: &[Noise]) -> Setup {
