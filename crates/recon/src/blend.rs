@@ -8,6 +8,7 @@ use crate::bpfa;
 use crate::fit::{Calibration, Fit, Method, Scratch, calibration};
 use crate::gmm::{self, Frame, Model, Patches};
 use crate::gp;
+use crate::groups;
 use crate::kriging::{self, LeftOut};
 use crate::linalg::vectorised;
 use crate::online::Workers;
@@ -22,6 +23,8 @@ const FEWEST: usize = 20;
 const MIXTURE_EVENTS: f64 = 0.2;
 /// Above this part of visited pixels patches hold more samples than the mixture takes.
 const MIXTURE_DENSITY: f64 = 0.6;
+/// Below this noise patches are as good as they get.
+const GROUPS_NOISE: f64 = 1e-4;
 /// Units of work to set up a chain.
 const FACTORS_START: u64 = 500;
 /// Below this noise (variance of a sample over the signal's) the stationary process has nothing to add.
@@ -63,6 +66,9 @@ pub(crate) fn bytes(members: Members, n_pixels: usize, n_detectors: usize) -> us
     }
 }
 
+/// What is said of each judged sample; `None` where nothing is.
+pub(crate) type Predictions = Vec<Option<LeftOut>>;
+
 /// A picture that was made at once, one detector.
 #[derive(Clone)]
 pub(crate) struct Solved {
@@ -87,6 +93,7 @@ pub(crate) struct Trained {
 enum Stage {
     Process,
     Mixture(gmm::Trainer),
+    Groups(groups::Groups),
     Factors(Box<bpfa::Chain>),
 }
 
@@ -97,7 +104,8 @@ pub(crate) struct Training {
     fit: Fit,
     seed: u64,
     stage: Stage,
-    process: Option<(Solved, Vec<Option<LeftOut>>)>,
+    /// Pictures made at once, with what they predict.
+    solved: Vec<(Solved, Predictions)>,
 }
 
 impl Training {
@@ -109,7 +117,7 @@ impl Training {
             fit: fit.clone(),
             seed,
             stage: Stage::Process,
-            process: None,
+            solved: Vec::new(),
         }
     }
 
@@ -130,13 +138,16 @@ impl Training {
         };
         match &mut self.stage {
             Stage::Process => {
-                let mut cost = 0;
                 if self.members == Members::Factors {
                     self.stage = Stage::Factors(Box::new(bpfa::Chain::new(&frame, self.seed)));
                     return (FACTORS_START, None);
                 }
+                let mut cost = 0;
+                let mut without = Vec::new();
                 if self.wants_process(&frame) {
-                    self.process = Some(gp::solve(&frame, &judged(&frame), workers));
+                    let found = gp::solve(&frame, &judged(&frame), workers);
+                    self.solved.push((found.solved, found.left_out));
+                    without = found.without;
                     cost = map.electrons.len() as u64 / 8;
                 }
                 if self.wants_mixture(map) {
@@ -144,6 +155,18 @@ impl Training {
                         Stage::Mixture(gmm::Trainer::new(self.detector, &self.fit, self.seed));
                     return (cost, None);
                 }
+                if self.wants_groups(&frame) {
+                    self.stage = Stage::Groups(groups::Groups::new(without, self.seed));
+                    return (cost, None);
+                }
+                (cost, Some(self.conclude(&frame, None, workers)))
+            }
+            Stage::Groups(groups) => {
+                let (cost, found) = groups.step(&frame, &judged(&frame), workers);
+                if found.is_none() {
+                    return (cost, None);
+                }
+                self.solved.extend(found);
                 (cost, Some(self.conclude(&frame, None, workers)))
             }
             Stage::Factors(chain) => {
@@ -151,7 +174,7 @@ impl Training {
                 if found.is_none() {
                     return (cost, None);
                 }
-                self.process = found;
+                self.solved.extend(found);
                 (cost, Some(self.conclude(&frame, None, workers)))
             }
             Stage::Mixture(trainer) => {
@@ -176,49 +199,45 @@ impl Training {
     }
 
     fn wants_process(&self, frame: &Frame) -> bool {
-        let noise = || {
-            let pixels = judged(frame);
-            let all = Frame {
-                hold_out: None,
-                ..*frame
-            };
-            let noises: Vec<f64> = pixels
-                .iter()
-                .filter_map(|&p| all.sample(p))
-                .map(|s| f64::from(s.1))
-                .collect();
-            noises.iter().sum::<f64>() / noises.len().max(1) as f64
-        };
         frame.map.electrons.len() <= gp::MOST_PIXELS
             && match self.members {
                 Members::Mixture | Members::Factors => false,
                 Members::Process => true,
-                Members::All => noise() > PROCESS_NOISE,
+                Members::All => noise_level(frame) > PROCESS_NOISE || self.wants_groups(frame),
             }
+    }
+
+    /// Groups of patches need nearly all pixels, and something to take away. They start from the process's picture.
+    fn wants_groups(&self, frame: &Frame) -> bool {
+        let map = frame.map;
+        let density = map.n_visited as f64 / map.electrons.len() as f64;
+        self.members == Members::All
+            && map.electrons.len() <= gp::MOST_PIXELS
+            && density > MIXTURE_DENSITY
+            && noise_level(frame) > GROUPS_NOISE
     }
 
     /// Weighs the members; takes what they predict.
     fn conclude(
         &mut self,
         frame: &Frame,
-        mixture: Option<(Model, Vec<Option<LeftOut>>)>,
+        mixture: Option<(Model, Predictions)>,
         workers: &Workers,
     ) -> Trained {
-        let process = self.process.take();
-        let nothing: Vec<Option<LeftOut>> = Vec::new();
-        let by_kriging = if self.members == Members::All {
-            kriged(frame, workers)
-        } else {
-            Vec::new()
-        };
+        let solved = std::mem::take(&mut self.solved);
         let weights = match self.members {
-            Members::Mixture => [0.0, 1.0, 0.0],
-            Members::Process | Members::Factors => [0.0, 0.0, 1.0],
-            Members::All => weights_of([
-                &by_kriging,
-                mixture.as_ref().map_or(&nothing[..], |m| &m.1),
-                process.as_ref().map_or(&nothing[..], |p| &p.1),
-            ]),
+            Members::Mixture => vec![0.0, 1.0],
+            Members::Process | Members::Factors => vec![0.0, 0.0, 1.0],
+            Members::All => {
+                let by_kriging = kriged(frame, workers);
+                let by_mixture = mixture.as_ref().map_or(&[][..], |m| &m.1);
+                let by_solved = solved.iter().map(|s| &s.1[..]);
+                let members: Vec<_> = [&by_kriging[..], by_mixture]
+                    .into_iter()
+                    .chain(by_solved)
+                    .collect();
+                weights_of(&members)
+            }
         };
         let calibrated = frame.fit.detectors[frame.detector].calibrated;
         let mixture = mixture.map(|(model, left_out)| {
@@ -233,21 +252,59 @@ impl Training {
         Trained {
             fit: self.fit.clone(),
             mixture,
-            process: process.map(|p| p.0),
-            weights,
+            weights: [weights[0], weights[1], weights[2..].iter().sum()],
+            process: averaged(solved.into_iter().map(|s| s.0).zip(&weights[2..])),
         }
     }
 }
 
-/// `E⁻⁸`, normalised; a member without predictions gets nothing.
-fn weights_of(members: [&[Option<LeftOut>]; 3]) -> [f64; 3] {
-    let here: Vec<usize> = (0..3).filter(|&m| !members[m].is_empty()).collect();
+/// Mean variance of the judged samples in units of the signal's.
+fn noise_level(frame: &Frame) -> f64 {
+    let all = Frame {
+        hold_out: None,
+        ..*frame
+    };
+    let noises: Vec<f64> = judged(frame)
+        .iter()
+        .filter_map(|&p| all.sample(p))
+        .map(|s| f64::from(s.1))
+        .collect();
+    noises.iter().sum::<f64>() / noises.len().max(1) as f64
+}
+
+/// One picture of several, by their weights.
+fn averaged<'a>(mut pictures: impl Iterator<Item = (Solved, &'a f64)>) -> Option<Solved> {
+    let (mut sum, &first) = pictures.next()?;
+    let mut total = first;
+    for (picture, &weight) in pictures {
+        total += weight;
+        let share = (weight / total.max(f64::MIN_POSITIVE)) as f32;
+        let planes = [
+            (&mut sum.mean, &picture.mean),
+            (&mut sum.variance, &picture.variance),
+        ];
+        for (sum, picture) in planes {
+            for (s, p) in sum.iter_mut().zip(picture) {
+                *s += share * (p - *s);
+            }
+        }
+    }
+    Some(sum)
+}
+
+/// `E⁻⁸`, normalised; a member without predictions gets nothing. The first is the one to fall back to.
+fn weights_of(members: &[&[Option<LeftOut>]]) -> Vec<f64> {
+    let mut weights = vec![0.0; members.len()];
+    let here: Vec<usize> = (0..members.len())
+        .filter(|&m| !members[m].is_empty())
+        .collect();
     let n_judged = here.iter().map(|&m| members[m].len()).min().unwrap_or(0);
     let common: Vec<usize> = (0..n_judged)
         .filter(|&i| here.iter().all(|&m| members[m][i].is_some()))
         .collect();
     if here.is_empty() || common.len() < FEWEST {
-        return [1.0, 0.0, 0.0];
+        weights[0] = 1.0;
+        return weights;
     }
     let mean = |m: usize, f: fn(&LeftOut) -> f64| {
         common
@@ -266,12 +323,12 @@ fn weights_of(members: [&[Option<LeftOut>]; 3]) -> [f64; 3] {
     let level = (square[best] - noise)
         .max(0.3 * mean(here[best], |l| l.variance))
         .max(1e-12);
-    let mut weights = [0.0; 3];
     for (&m, &s) in here.iter().zip(&square) {
         weights[m] = (1.0 + (s - square[best]) / level).powi(-8);
     }
     let sum: f64 = weights.iter().sum();
-    weights.map(|w| w / sum)
+    weights.iter_mut().for_each(|w| *w /= sum);
+    weights
 }
 
 /// Up to [`JUDGED`] held-out samples at least half a patch inside the frame.
@@ -285,7 +342,7 @@ pub(crate) fn judged(frame: &Frame) -> Vec<usize> {
 }
 
 /// Kriging's leave-one-out predictions of the same samples, in the same units.
-fn kriged(frame: &Frame, workers: &Workers) -> Vec<Option<LeftOut>> {
+fn kriged(frame: &Frame, workers: &Workers) -> Predictions {
     let (fit, map) = (frame.fit, frame.map);
     let variance = fit.detectors[frame.detector].variance;
     let predict = |scratch: &mut Scratch, &pixel: &usize| {

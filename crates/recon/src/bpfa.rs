@@ -15,7 +15,7 @@
 mod codes;
 mod dictionary;
 
-use crate::blend::Solved;
+use crate::blend::{Predictions, Solved};
 use crate::fit::{Calibration, calibration, split_mix};
 use crate::gmm::Frame;
 use crate::kriging::LeftOut;
@@ -96,7 +96,7 @@ pub(crate) struct Chain {
     n_sweeps: usize,
     n_all_sweeps: u64,
     average: Average,
-    left_out: Vec<Option<LeftOut>>,
+    left_out: Predictions,
 }
 
 /// Pictures of the sweeps, averaged; by pixel.
@@ -155,7 +155,7 @@ impl Chain {
         frame: &Frame,
         judged: &[usize],
         workers: &Workers,
-    ) -> (u64, Option<(Solved, Vec<Option<LeftOut>>)>) {
+    ) -> (u64, Option<(Solved, Predictions)>) {
         let n_rows = self.codes.n_rows();
         let per_row = self.codes.n_cols();
         let from = self.done.len();
@@ -234,11 +234,7 @@ impl Chain {
     }
 
     /// After a sweep: adds to the average, changes the phase where it is time.
-    fn advance(
-        &mut self,
-        frame: &Frame,
-        judged: &[usize],
-    ) -> Option<(Solved, Vec<Option<LeftOut>>)> {
+    fn advance(&mut self, frame: &Frame, judged: &[usize]) -> Option<(Solved, Predictions)> {
         if self.phase == Phase::Nearing {
             let looked = self.n_sweeps.is_multiple_of(LOOK);
             if looked && (self.trace.is_still() || self.n_sweeps >= MOST_LOOKS * LOOK) {
@@ -291,7 +287,7 @@ impl Chain {
         }
     }
 
-    fn predictions(&self, all: &Frame, judged: &[usize]) -> Vec<Option<LeftOut>> {
+    fn predictions(&self, all: &Frame, judged: &[usize]) -> Predictions {
         let predict = |&pixel: &usize| {
             let (value, noise) = all.sample(pixel)?;
             Some(LeftOut {

@@ -11,7 +11,7 @@
 
 mod fft;
 
-use crate::blend::Solved;
+use crate::blend::{Predictions, Solved};
 use crate::fit::{Calibration, calibration};
 use crate::gmm::Frame;
 use crate::kriging::LeftOut;
@@ -48,17 +48,22 @@ struct Process {
     power: Vec<f64>,
 }
 
-/// Solves with the held-out samples left out (both floors) and then with all; the predictions of `judged`.
-pub(crate) fn solve(
-    frame: &Frame,
-    judged: &[usize],
-    workers: &Workers,
-) -> (Solved, Vec<Option<LeftOut>>) {
+/// What [`solve`] finds.
+pub(crate) struct Found {
+    pub(crate) solved: Solved,
+    /// Predictions of the judged samples.
+    pub(crate) left_out: Predictions,
+    /// The picture without the held-out samples, in units of the model.
+    pub(crate) without: Vec<f32>,
+}
+
+/// Solves with the held-out samples left out (both floors) and then with all.
+pub(crate) fn solve(frame: &Frame, judged: &[usize], workers: &Workers) -> Found {
     let all = Frame {
         hold_out: None,
         ..*frame
     };
-    let mut best: Option<(f64, bool, Vec<Option<LeftOut>>)> = None;
+    let mut best: Option<(f64, bool, Predictions, Vec<f64>)> = None;
     for remove_floor in [true, false] {
         let process = Process::learned(frame, remove_floor, workers);
         let mean = process.estimate(frame, workers);
@@ -71,13 +76,13 @@ pub(crate) fn solve(
                 noise: f64::from(noise),
             })
         };
-        let left_out: Vec<Option<LeftOut>> = judged.iter().map(predict).collect();
+        let left_out: Predictions = judged.iter().map(predict).collect();
         let square: f64 = left_out.iter().flatten().map(|l| l.error * l.error).sum();
         if best.as_ref().is_none_or(|b| square < b.0) {
-            best = Some((square, remove_floor, left_out));
+            best = Some((square, remove_floor, left_out, mean));
         }
     }
-    let (_, remove_floor, left_out) = best.unwrap_or((0.0, true, Vec::new()));
+    let (_, remove_floor, left_out, without) = best.unwrap_or((0.0, true, Vec::new(), Vec::new()));
     let process = Process::learned(&all, remove_floor, workers);
     let (offset, unit) = frame.units();
     let found: Vec<LeftOut> = left_out.iter().flatten().copied().collect();
@@ -100,7 +105,11 @@ pub(crate) fn solve(
             })
             .collect(),
     };
-    (solved, left_out)
+    Found {
+        solved,
+        left_out,
+        without: without.iter().map(|&v| v as f32).collect(),
+    }
 }
 
 impl Process {

@@ -14,6 +14,7 @@ mod fit;
 mod fourier;
 mod gmm;
 mod gp;
+mod groups;
 mod kriging;
 mod large;
 mod linalg;
@@ -23,6 +24,7 @@ mod reconstructor;
 mod samples;
 mod setup;
 mod simple;
+mod spectrum;
 mod strong;
 mod window;
 

@@ -132,6 +132,57 @@ pub(crate) fn inverse_diagonal(u: &[f64], n: usize, work: &mut Vec<f64>, diagona
     }
 }
 
+/// Rows added to a sum of products at once.
+const AT_ONCE: usize = 8;
+
+/// `scatter += Σ ± v vᵀ`, upper half, `N` a multiple of 16: eight vectors at a time, so that the sum passes through the cache once for all of them.
+#[inline(always)]
+pub(crate) fn add_products<'a, const N: usize>(
+    scatter: &mut [f32],
+    vectors: impl Iterator<Item = (f32, &'a [f32; N])>,
+) {
+    let mut block = [[0.0f32; N]; AT_ONCE];
+    let mut signs = [0.0f32; AT_ONCE];
+    let mut n = 0;
+    for (sign, vector) in vectors {
+        block[n] = *vector;
+        signs[n] = sign;
+        n += 1;
+        if n == AT_ONCE {
+            add_block(scatter, &block, &signs);
+            n = 0;
+        }
+    }
+    if n > 0 {
+        signs[n..].fill(0.0);
+        block[n..].fill([0.0; N]);
+        add_block(scatter, &block, &signs);
+    }
+}
+
+#[inline(always)]
+fn add_block<const N: usize>(
+    scatter: &mut [f32],
+    block: &[[f32; N]; AT_ONCE],
+    signs: &[f32; AT_ONCE],
+) {
+    const WIDTH: usize = 16;
+    for (i, row) in scatter.chunks_exact_mut(N).enumerate() {
+        let factors: [f32; AT_ONCE] = std::array::from_fn(|b| signs[b] * block[b][i]);
+        // From the last multiple of 16 on: whole vectors.
+        for at in (i / WIDTH * WIDTH..N).step_by(WIDTH) {
+            let sums = &mut row[at..at + WIDTH];
+            let mut acc: [f32; WIDTH] = std::array::from_fn(|l| sums[l]);
+            for (factor, vector) in factors.iter().zip(block) {
+                for (a, x) in acc.iter_mut().zip(&vector[at..at + WIDTH]) {
+                    *a += factor * x;
+                }
+            }
+            sums.copy_from_slice(&acc);
+        }
+    }
+}
+
 /// `exp(−x)` for `x ≥ 0`, relative error below 1e-10; 0 beyond 700. Branch-free, so that loops over it vectorise.
 #[inline(always)]
 pub(crate) fn exp_neg(x: f64) -> f64 {

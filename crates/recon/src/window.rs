@@ -41,9 +41,18 @@ impl DetectorFit {
     /// Variance of a sample at `pixel` times its electrons.
     pub(crate) fn noise_per_electron(&self, map: &SampleMap, detector: usize, pixel: usize) -> f64 {
         match self.noise {
+            Noise::Counting { .. } => {
+                self.noise_at(map, f64::from(map.smooth_value(detector, pixel, 30.0)))
+            }
+            Noise::None | Noise::Unknown => self.noise_at(map, self.mean),
+        }
+    }
+
+    /// Variance of a sample times its electrons where so many events per electron are expected.
+    pub(crate) fn noise_at(&self, map: &SampleMap, rate: f64) -> f64 {
+        match self.noise {
             Noise::None => 0.0,
             Noise::Counting { excess, read_noise } => {
-                let rate = f64::from(map.smooth_value(detector, pixel, 30.0));
                 excess * rate.max(0.05 * self.mean.abs())
                     + read_noise * read_noise / map.typical_electrons()
             }

@@ -698,3 +698,34 @@ fn factors_beat_the_simple_estimators_whatever_the_seed_and_their_intervals_hold
     let again = run(Estimator::Bpfa, 1, 2);
     assert!(again.detectors[0].mean == *a, "threads changed the result");
 }
+
+#[test]
+fn a_whole_scan_of_few_counts_gains_from_groups_of_patches_and_says_how_much() {
+    let specimen = Specimen::grain_boundary();
+    let all: Vec<[usize; 2]> = (0..128 * 128).map(|i| [i / 128, i % 128]).collect();
+    let blocks = [specimen.block(&all, Some(2.0 / specimen.mean()), 4)];
+    let run = |estimator: Estimator, n_threads: usize, kernel: Kernel| {
+        let setup = recon::Setup {
+            n_threads,
+            kernel,
+            ..setup(specimen.grid(), estimator, &[COUNTING])
+        };
+        finished(recon::new(&setup).unwrap(), &blocks)
+    };
+    let process = psnr(&specimen, &run(Estimator::Gp, 2, Kernel::Native));
+    let found = run(Estimator::Auto, 2, Kernel::Native);
+    let quality = psnr(&specimen, &found);
+    assert!(quality > process + 1.0, "{quality} {process}");
+    let detector = &found.detectors[0];
+    let cover = quality::coverage(
+        &specimen.values,
+        &detector.mean,
+        &detector.uncertainty,
+        |_| true,
+    )
+    .unwrap();
+    assert!((0.8..0.98).contains(&cover), "{cover}");
+    let portable = run(Estimator::Auto, 1, Kernel::Baseline);
+    assert!(portable.detectors[0].mean == detector.mean);
+    assert!(portable.detectors[0].uncertainty == detector.uncertainty);
+}

@@ -8,7 +8,7 @@ use super::{AREA, Frame, K, LIVE_STRIDE, Model, Patch, Patches, SIDE};
 use crate::blend::{JUDGED, judged};
 use crate::fit::{Fit, split_mix};
 use crate::kriging::LeftOut;
-use crate::linalg::vectorised;
+use crate::linalg::{add_products, vectorised};
 use crate::online::{Workers, lanes_of, pixels_of, tile_rect};
 use crate::samples::{SampleMap, TILE};
 use rayon::prelude::*;
@@ -370,50 +370,6 @@ fn nearest(centres: &[[f32; AREA]], patch: &[f32; AREA]) -> (usize, f32) {
         }
     }
     best
-}
-
-/// Rows added to a sum of products at once.
-const AT_ONCE: usize = 8;
-
-/// `scatter += Σ ± v vᵀ`, upper half: eight vectors at a time, so that the sum passes through the cache once for all of them.
-#[inline(always)]
-fn add_products<'a>(scatter: &mut [f32], vectors: impl Iterator<Item = (f32, &'a [f32; AREA])>) {
-    let mut block = [[0.0f32; AREA]; AT_ONCE];
-    let mut signs = [0.0f32; AT_ONCE];
-    let mut n = 0;
-    for (sign, vector) in vectors {
-        block[n] = *vector;
-        signs[n] = sign;
-        n += 1;
-        if n == AT_ONCE {
-            add_block(scatter, &block, &signs);
-            n = 0;
-        }
-    }
-    if n > 0 {
-        signs[n..].fill(0.0);
-        block[n..].fill([0.0; AREA]);
-        add_block(scatter, &block, &signs);
-    }
-}
-
-#[inline(always)]
-fn add_block(scatter: &mut [f32], block: &[[f32; AREA]; AT_ONCE], signs: &[f32; AT_ONCE]) {
-    const WIDTH: usize = 16;
-    for (i, row) in scatter.chunks_exact_mut(AREA).enumerate() {
-        let factors: [f32; AT_ONCE] = std::array::from_fn(|b| signs[b] * block[b][i]);
-        // From the last multiple of 16 on: whole vectors.
-        for at in (i / WIDTH * WIDTH..AREA).step_by(WIDTH) {
-            let sums = &mut row[at..at + WIDTH];
-            let mut acc: [f32; WIDTH] = std::array::from_fn(|l| sums[l]);
-            for (factor, vector) in factors.iter().zip(block) {
-                for (a, x) in acc.iter_mut().zip(&vector[at..at + WIDTH]) {
-                    *a += factor * x;
-                }
-            }
-            sums.copy_from_slice(&acc);
-        }
-    }
 }
 
 /// What one patch of a pass contributes.
