@@ -380,7 +380,6 @@ fn result(a: &Acquisition, end: &EndReason) -> v1::Result {
         ),
         EndReason::Decision { refusal } => (R::Internal, format!("a policy failed: {refusal}")),
         EndReason::Late => (R::Hazard, "too many late decisions in a row".to_owned()),
-        EndReason::LeaseLost => (R::LeaseLost, "the control lease ended".to_owned()),
         EndReason::Recording { cause } => (R::Storage, format!("recording failed: {cause}")),
         EndReason::Panic { part } => (R::Internal, format!("the {part} failed")),
     };

@@ -73,7 +73,8 @@ pub enum State {
     Holding,
     /// Stopped by request; what the controller held has been or is being exposed. `resume` goes on.
     Paused,
-    /// The controller tripped; `clear_trip`, then `resume` or `abort`.
+    /// The beam was taken from it: the controller tripped (`clear_trip` first), or lease or beam were gone before it was
+    /// armed. `resume` or `abort`.
     Tripped,
     /// The last position is submitted; samples, estimate and files are being completed.
     Finishing,
@@ -169,8 +170,6 @@ pub enum EndReason {
     },
     /// Too many late decisions in a row.
     Late,
-    /// The lease ended, and the acquisition is not detached.
-    LeaseLost,
     /// The recording failed.
     Recording {
         /// What the store said.

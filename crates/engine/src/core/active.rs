@@ -394,6 +394,10 @@ impl Core {
             // It took effect while a blank was on its way; the trip that follows is the answer.
             return;
         }
+        if active.state != State::Arming {
+            self.blank_device(now, actions);
+            return;
+        }
         active.state = if active.run {
             State::Running
         } else {
@@ -428,7 +432,12 @@ impl Core {
                 active.owed_since = active.owed_since.or(Some(now));
             }
             if active.state == State::Unconfirmed {
-                active.state = State::Finishing;
+                let is_ending = active.ending.is_some() || active.closing;
+                active.state = if is_ending {
+                    State::Finishing
+                } else {
+                    State::Tripped
+                };
             }
         }
     }
@@ -533,7 +542,7 @@ impl Core {
         }
     }
 
-    fn answer_waiting(&mut self, error: Error, actions: &mut Vec<Action>) {
+    pub(super) fn answer_waiting(&mut self, error: Error, actions: &mut Vec<Action>) {
         if let Some(ticket) = self.active.as_mut().and_then(|a| a.waiting.take()) {
             actions.push(Action::Answer {
                 ticket,
@@ -604,7 +613,8 @@ impl Core {
         let Some(active) = &mut self.active else {
             return;
         };
-        if active.closing {
+        // What is still being opened is closed once it is open.
+        if active.closing || !active.is_open {
             return;
         }
         let nothing_left = active.stop.is_some() || active.pipeline.is_exhausted();
@@ -635,11 +645,7 @@ impl Core {
         let totals = active.totals(state, reason);
         active.ending = Some((totals.state, totals.reason.clone()));
         active.closing = true;
-        if active.is_open {
-            actions.push(Action::Close(totals));
-        } else {
-            self.closed(Ok(()), actions);
-        }
+        actions.push(Action::Close(totals));
     }
 
     pub(super) fn closed(&mut self, result: Result<(), String>, actions: &mut Vec<Action>) {

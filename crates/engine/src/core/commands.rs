@@ -239,7 +239,9 @@ impl Core {
                 active.lease_epoch = epoch;
                 active.state = State::Arming;
                 active.run = true;
-                self.arm_device(now, actions);
+                if active.is_open {
+                    self.arm_device(now, actions);
+                }
                 Ok(true)
             }
             _ => Err(wrong(active, "resume")),
@@ -311,22 +313,19 @@ impl Core {
         match result {
             Ok(()) => {
                 active.is_open = true;
-                if active.ending.is_none() {
+                if active.ending.is_none() && active.state == State::Arming {
                     self.arm_device(now, actions);
                 }
             }
             Err(failure) => {
-                let ticket = active.waiting.take();
-                self.active = None;
                 let error = match failure {
                     OpenFailure::Invalid(invalid) => Error::Invalid(invalid),
                     OpenFailure::Recording(cause) => Error::Recording { cause },
                 };
-                if let Some(ticket) = ticket {
-                    actions.push(Action::Answer {
-                        ticket,
-                        result: Err(error),
-                    });
+                self.answer_waiting(error, actions);
+                match self.active.as_ref().is_some_and(|a| a.ending.is_some()) {
+                    true => self.closed(Ok(()), actions),
+                    false => self.active = None,
                 }
             }
         }
@@ -338,13 +337,14 @@ impl Core {
             return;
         };
         if !live {
-            let reason = match self.recorder {
-                RecorderState::Alive | RecorderState::Off => EndReason::LeaseLost,
-                _ => EndReason::Recording {
-                    cause: "the recorder does not answer".into(),
-                },
-            };
-            self.end(State::Aborted, reason, now, actions);
+            let epoch = active.lease_epoch;
+            if active.is_granted(self.grant, now) {
+                let cause = "the recorder does not answer".into();
+                let reason = EndReason::Recording { cause };
+                self.end(State::Aborted, reason, now, actions);
+            } else {
+                self.withhold(Error::StaleLease { epoch }, actions);
+            }
             return;
         }
         let (headroom_ns, _) = active.ledger.headroom_ns();
@@ -367,12 +367,29 @@ impl Core {
         actions.push(Action::Arm(Box::new(arm)));
     }
 
-    /// Whoever blanks wants no beam: what is still being opened will not get any.
+    /// Whoever blanks wants no beam: what is still being opened gets none until somebody resumes it.
     fn blank(&mut self, now: Duration, actions: &mut Vec<Action>) {
         self.blank_device(now, actions);
-        if self.active.as_ref().is_some_and(|a| !a.is_open) {
-            self.end(State::Aborted, EndReason::Requested, now, actions);
+        if let Some(active) = &self.active
+            && active.state == State::Arming
+            && !self.device.arm_asked
+        {
+            let tripped = Error::WrongState {
+                id: active.prepared.id.clone(),
+                command: "arm",
+                state: State::Tripped,
+            };
+            self.withhold(tripped, actions);
         }
+    }
+
+    /// What was to be armed waits, blanked, for whoever resumes it: nothing of it has been exposed or is lost.
+    fn withhold(&mut self, why: Error, actions: &mut Vec<Action>) {
+        if let Some(active) = &mut self.active {
+            active.state = State::Tripped;
+        }
+        self.changed = true;
+        self.answer_waiting(why, actions);
     }
 
     /// Without the lease under which it goes on the beam goes off; the acquisition waits for whoever comes.

@@ -34,7 +34,6 @@ pub(super) fn end_name(end: &engine::EndReason) -> &'static str {
         E::Refused { .. } => "refused",
         E::Decision { .. } => "decision",
         E::Late => "late",
-        E::LeaseLost => "lease lost",
         E::Recording { .. } => "recording",
         E::Panic { .. } => "panic",
     }

@@ -169,31 +169,97 @@ fn a_lease_that_passes_on_ends_the_beam_of_who_held_it() {
     assert_eq!(rig.heartbeats.len(), beats);
 }
 
-#[test]
-fn what_was_started_under_an_older_lease_is_not_armed_under_a_newer() {
+/// An acquisition that is being opened for `start` under the first lease of two.
+fn opening() -> Rig {
     let mut rig = Rig::new(&plan());
     rig.auto_open = false;
     rig.ask(Command::Start(rig.id.clone()), LeaseEpoch::default());
+    rig
+}
+
+#[test]
+fn a_lease_that_ends_while_it_is_being_opened_leaves_it_to_the_next_holder() {
+    let mut rig = opening();
     let grant = Command::Grant(Grant::Lease {
         epoch: LeaseEpoch(7),
-        until: rig.now + MS * 500,
+        until: rig.now + MS * 500_000,
     });
     rig.command(grant).unwrap();
     rig.event(Event::Opened(Ok(())));
     assert!(rig.arms.is_empty() && rig.heartbeats.is_empty());
-    assert_eq!(rig.snapshot().end, Some(EndReason::LeaseLost));
+    assert_eq!(
+        (rig.state(), rig.snapshot().end.clone()),
+        (State::Tripped, None)
+    );
+    assert!(matches!(
+        rig.answers[..],
+        [(_, Err(Error::StaleLease { .. }))]
+    ));
+    rig.command_under(Command::Resume(rig.id.clone()), LeaseEpoch(7))
+        .unwrap();
+    rig.finish();
+    assert_eq!(
+        (rig.state(), rig.snapshot().n_sampled),
+        (State::Finished, 1024)
+    );
+    rig.check_distinct();
 }
 
 #[test]
-fn a_blank_while_it_is_being_opened_keeps_it_from_arming() {
+fn a_blank_while_it_is_being_opened_keeps_it_from_arming_until_it_is_resumed() {
+    for resumed_early in [false, true] {
+        let mut rig = opening();
+        rig.command(Command::Blank).unwrap();
+        assert!(matches!(
+            rig.answers[..],
+            [(_, Err(Error::WrongState { .. }))]
+        ));
+        assert_eq!(rig.state(), State::Tripped);
+        let resume = Command::Resume(rig.id.clone());
+        if resumed_early {
+            rig.ask(resume, LeaseEpoch::default());
+            rig.event(Event::Opened(Ok(())));
+        } else {
+            rig.event(Event::Opened(Ok(())));
+            assert!(rig.arms.is_empty() && rig.heartbeats.is_empty());
+            rig.command(resume).unwrap();
+        }
+        assert_eq!(rig.state(), State::Running);
+        rig.finish();
+        assert_eq!(rig.snapshot().n_sampled, 1024);
+    }
+}
+
+#[test]
+fn an_abort_while_it_is_being_opened_closes_what_was_opened() {
+    let mut rig = opening();
+    rig.command(Command::Abort(rig.id.clone())).unwrap();
+    assert!(rig.totals.is_none());
+    rig.event(Event::Opened(Ok(())));
+    assert!(rig.arms.is_empty() && rig.totals.is_some());
+    assert_eq!(rig.snapshot().end, Some(EndReason::Requested));
+    let mut failed = opening();
+    failed.command(Command::Abort(failed.id.clone())).unwrap();
+    let full = crate::core::OpenFailure::Recording("disk full".into());
+    failed.event(Event::Opened(Err(full)));
+    assert_eq!((failed.state(), failed.totals), (State::Aborted, None));
+}
+
+#[test]
+fn a_late_answer_to_an_arming_that_was_given_up_blanks() {
     let mut rig = Rig::new(&plan());
     rig.auto_open = false;
     rig.ask(Command::Start(rig.id.clone()), LeaseEpoch::default());
     rig.command(Command::Blank).unwrap();
-    rig.event(Event::Opened(Ok(())));
-    assert!(rig.arms.is_empty() && rig.heartbeats.is_empty());
-    assert_eq!(rig.state(), State::Aborted);
-    assert!(matches!(rig.answers[..], [(_, Err(Error::Ended))]));
+    let arming = hal::Arming {
+        session: 1,
+        counter: 9,
+    };
+    let n_blanks = rig.n_blanks;
+    rig.auto_blank = false;
+    rig.event(Event::Device(hal::Event::Armed(arming)));
+    assert_eq!((rig.n_blanks, rig.state()), (n_blanks + 1, State::Tripped));
+    assert!(rig.submitted.is_empty() && rig.heartbeats.is_empty());
 }
 
 #[test]
@@ -436,4 +502,29 @@ fn a_shutdown_blanks_and_ends_what_runs() {
     rig.command(Command::Shutdown).unwrap();
     assert_eq!(rig.state(), State::Aborted);
     assert!(rig.n_blanks >= 1 && rig.held.is_empty());
+}
+
+#[test]
+fn a_blank_that_is_acknowledged_late_leaves_it_tripped_not_finishing() {
+    let mut rig = Rig::running(&plan());
+    rig.expose(20);
+    rig.auto_blank = false;
+    let nobody = Command::Grant(Grant::Nobody {
+        after: LeaseEpoch(1),
+    });
+    rig.command(nobody).unwrap();
+    rig.tick(MS * 1200);
+    assert_eq!(rig.state(), State::Unconfirmed);
+    let trip = rig.trip(TripCause::Watchdog, 0);
+    assert_eq!(rig.state(), State::Tripped);
+    let grant = Command::Grant(Grant::Lease {
+        epoch: LeaseEpoch(7),
+        until: rig.now + MS * 500_000,
+    });
+    rig.command(grant).unwrap();
+    rig.command_under(Command::ClearTrip(trip), LeaseEpoch(7))
+        .unwrap();
+    rig.command_under(Command::Resume(rig.id.clone()), LeaseEpoch(7))
+        .unwrap();
+    assert_eq!(rig.state(), State::Running);
 }
