@@ -19,6 +19,12 @@ pub(crate) const fn key(key: u64, index: u64) -> u64 {
     hash(key.wrapping_add(index.wrapping_add(1).wrapping_mul(GOLDEN)))
 }
 
+/// A key for [`Shuffle`], low half first.
+#[inline(always)]
+pub(crate) const fn halves(key: u64) -> [u32; 2] {
+    [key as u32, (key >> 32) as u32]
+}
+
 /// `bits` scaled to `0..n`; the bias is below n / 2⁶⁴.
 #[inline]
 pub(crate) const fn scale(bits: u64, n: u64) -> u64 {
@@ -52,14 +58,15 @@ impl Stream {
     }
 }
 
-/// Exact division of numbers below 2³² by a fixed divisor of 1 to 2¹⁷, without dividing.
+/// Exact division of numbers below 2³² by a fixed divisor of 1 to 2¹⁷, without dividing, in integers that every
+/// instruction set computes several at a time.
 ///
-/// The relative error of the product is below 2⁻⁵¹, so below 2⁻¹⁹ absolute, and `(x + ½) / d` is at least
-/// 2⁻¹⁸ away from every integer.
+/// Nothing overflows; it is said to the compiler, whose checks would keep it from computing several at a time.
+/// The estimate `x · ⌊(2³² − 1) / d⌋ / 2³²` is the quotient or one less.
 #[derive(Debug, Clone, Copy)]
 pub(crate) struct Divisor {
     divisor: u32,
-    inverse: f64,
+    inverse: u32,
 }
 
 impl Divisor {
@@ -67,25 +74,37 @@ impl Divisor {
         assert!((1..=1 << 17).contains(&divisor));
         Self {
             divisor,
-            inverse: 1.0 / f64::from(divisor),
+            inverse: u32::MAX / divisor,
+        }
+    }
+
+    /// `a` or, if `second`, `b`, without a branch.
+    #[inline(always)]
+    pub(crate) const fn either(a: Self, b: Self, second: bool) -> Self {
+        Self {
+            divisor: if second { b.divisor } else { a.divisor },
+            inverse: if second { b.inverse } else { a.inverse },
         }
     }
 
     /// Quotient and remainder.
-    #[inline]
+    #[inline(always)]
     pub(crate) fn split(self, x: u32) -> (u32, u32) {
-        let quotient = ((f64::from(x) + 0.5) * self.inverse) as u32;
+        let quotient = (u64::from(x).wrapping_mul(u64::from(self.inverse)) >> 32) as u32;
+        let rest = x.wrapping_sub(quotient.wrapping_mul(self.divisor));
+        let is_less = u32::from(rest >= self.divisor);
         (
-            quotient,
-            x.wrapping_sub(quotient.wrapping_mul(self.divisor)),
+            quotient.wrapping_add(is_less),
+            rest.wrapping_sub(is_less.wrapping_mul(self.divisor)),
         )
     }
 }
 
-const ROUND_KEYS: [u64; 3] = [
-    0x243f_6a88_85a3_08d3,
-    0x1319_8a2e_0370_7344,
-    0xa409_3822_299f_31d0,
+/// Numbers without a pattern, the first bits of π's fraction: they make the rounds differ.
+const ROUND_KEYS: [[u32; 2]; 3] = [
+    [0x243f_6a88, 0x85a3_08d3],
+    [0x1319_8a2e, 0x0370_7344],
+    [0xa409_3822, 0x299f_31d0],
 ];
 
 /// The shape of a [`Shuffle`]: a near-square rectangle of at least `n` cells.
@@ -107,66 +126,72 @@ impl ShuffleShape {
             right: Divisor::new(n.div_ceil(left) as u32),
         }
     }
+
+    /// The shape of `a` or, if `second`, of `b`, without a branch.
+    #[inline(always)]
+    pub(crate) const fn either(a: Self, b: Self, second: bool) -> Self {
+        Self {
+            n: if second { b.n } else { a.n },
+            left: if second { b.left } else { a.left },
+            right: Divisor::either(a.right, b.right, second),
+        }
+    }
 }
 
 /// A random permutation of `0..n` that is computed, not stored: an alternating Feistel network on a
 /// rectangle (Black and Rogaway 2002, generalised Feistel; three rounds as in Luby and Rackoff 1988), walking the few
-/// cycles that leave `0..n`.
+/// cycles that leave `0..n`. All in 32 bits, so that a loop over several positions computes them side by side.
 #[derive(Debug, Clone, Copy)]
 pub(crate) struct Shuffle {
     shape: ShuffleShape,
-    key: u64,
+    key: [u32; 2],
 }
 
 impl Shuffle {
-    #[inline]
-    pub(crate) const fn new(shape: ShuffleShape, key: u64) -> Self {
+    #[inline(always)]
+    pub(crate) const fn new(shape: ShuffleShape, key: [u32; 2]) -> Self {
         Self { shape, key }
     }
 
-    /// Where `first`, `first + 1`, … go.
-    #[inline]
-    pub(crate) fn run(&self, first: u32, into: &mut [u32]) {
-        for (place, i) in into.iter_mut().zip(first..) {
-            *place = self.turn(i);
-        }
-        // Few leave the range: looked for apart, so that the first pass has no branch.
-        for place in into.iter_mut().filter(|x| u64::from(**x) >= self.shape.n) {
-            *place = self.at(*place);
-        }
+    /// Whether `x` is an image; if not, it has to be turned again.
+    #[inline(always)]
+    pub(crate) const fn is_inside(&self, x: u32) -> bool {
+        (x as u64) < self.shape.n
     }
 
     /// Where `i` goes.
     #[inline]
     pub(crate) fn at(&self, i: u32) -> u32 {
-        let mut x = i;
-        loop {
+        let mut x = self.turn(i);
+        while !self.is_inside(x) {
             x = self.turn(x);
-            if u64::from(x) < self.shape.n {
-                return x;
-            }
         }
+        x
     }
 
-    #[inline]
-    fn turn(&self, i: u32) -> u32 {
+    /// One turn of the network over its rectangle, which may leave `0..n`.
+    #[inline(always)]
+    pub(crate) fn turn(&self, i: u32) -> u32 {
         let (n_left, n_right) = (self.shape.left, self.shape.right.divisor);
         let (mut left, mut right) = self.shape.right.split(i);
-        left = shift(left, right, self.key ^ ROUND_KEYS[0], n_left);
-        right = shift(right, left, self.key ^ ROUND_KEYS[1], n_right);
-        left = shift(left, right, self.key ^ ROUND_KEYS[2], n_left);
+        left = self.shift(left, right, ROUND_KEYS[0], n_left);
+        right = self.shift(right, left, ROUND_KEYS[1], n_right);
+        left = self.shift(left, right, ROUND_KEYS[2], n_left);
         left.wrapping_mul(n_right).wrapping_add(right)
     }
-}
 
-/// `x + f(other)` modulo `n`, for x < n ≤ 2¹⁷.
-#[inline]
-fn shift(x: u32, other: u32, key: u64, n: u32) -> u32 {
-    let wide = (key ^ other as u64) as u128 * 0xe703_7ed1_a0b4_28db;
-    let mixed = ((wide >> 64) as u64 ^ wide as u64) as u32;
-    let sum = x + ((mixed as u64 * n as u64) >> 32) as u32;
-    // The smaller of the two is the one in range, without a branch to mispredict.
-    sum.min(sum.wrapping_sub(n))
+    /// `x + f(other)` modulo `n`, for x < n ≤ 2¹⁷.
+    #[inline(always)]
+    fn shift(&self, x: u32, other: u32, round: [u32; 2], n: u32) -> u32 {
+        // Two rounds of multiply and fold: the 32-bit mixer of which C. Wellons found the constants, keyed in between.
+        let mut mixed = (other ^ self.key[0] ^ round[0]).wrapping_mul(0x7feb_352d);
+        mixed = (mixed ^ (mixed >> 15)).wrapping_add(self.key[1] ^ round[1]);
+        mixed = (mixed ^ (mixed >> 16)).wrapping_mul(0x846c_a68b);
+        mixed ^= mixed >> 16;
+        let sum = x.wrapping_add((u64::from(mixed).wrapping_mul(u64::from(n)) >> 32) as u32);
+        // The smaller of the two is the one in range, without a branch to mispredict.
+        sum.min(sum.wrapping_sub(n))
+    }
 }
 
 /// How many of `marked` among `total` fall into a random subset of `drawn`: exact, by inversion outwards from
@@ -270,7 +295,7 @@ mod tests {
         let shape = ShuffleShape::new(1 << 24);
         let mut cells = [0u32; 256];
         for k in 0..100_000u64 {
-            cells[(Shuffle::new(shape, key(9, k)).at(k as u32 % 7) >> 16) as usize] += 1;
+            cells[(Shuffle::new(shape, halves(key(9, k))).at(k as u32 % 7) >> 16) as usize] += 1;
         }
         let chi: f64 = cells
             .iter()
@@ -291,7 +316,7 @@ mod tests {
             let mut cells = [0u32; 256];
             let shape = ShuffleShape::new(n);
             for k in 0..100u64 {
-                let shuffle = Shuffle::new(shape, key(3, k));
+                let shuffle = Shuffle::new(shape, halves(key(3, k)));
                 let cell = |i: u32| (u64::from(shuffle.at(first + i)) * 16 / n) as usize;
                 for i in 0..500 {
                     cells[cell(2 * i) * 16 + cell(2 * i + 1)] += 1;
@@ -310,7 +335,7 @@ mod tests {
         #![proptest_config(ProptestConfig::with_cases(48))]
         #[test]
         fn a_shuffle_is_a_permutation(n in 1u64..5000, seed: u64) {
-            let shuffle = Shuffle::new(ShuffleShape::new(n), seed);
+            let shuffle = Shuffle::new(ShuffleShape::new(n), halves(seed));
             let mut seen = vec![false; n as usize];
             for i in 0..n as u32 {
                 let to = shuffle.at(i) as usize;

@@ -8,7 +8,7 @@
 
 use super::strata::Strata;
 use crate::path::{Bands, Place};
-use crate::random::{Divisor, Shuffle, ShuffleShape, key};
+use crate::random::{Divisor, Shuffle, ShuffleShape, halves, key};
 use domain::{Grid, Invalid};
 
 /// Distances tried, in units of 1/√fraction. Random packing of discs ends at 0.834.
@@ -146,7 +146,7 @@ impl PoissonDisc {
         let by_cols = Divisor::new(n_cols);
         let darts = Shuffle::new(
             ShuffleShape::new(n_pixels),
-            key(self.frame_key, u64::from(strip)),
+            halves(key(self.frame_key, u64::from(strip))),
         );
         let discs = std::mem::take(&mut self.discs);
         let mut next = 0;

@@ -7,7 +7,7 @@
 
 use super::strata::Strata;
 use crate::path::{Bands, Path, Place};
-use crate::random::{Divisor, Shuffle, ShuffleShape, Stream, hypergeometric, key};
+use crate::random::{Divisor, Shuffle, ShuffleShape, Stream, halves, hypergeometric, key};
 use domain::Grid;
 
 /// Positions of a random order that are worked out together.
@@ -21,10 +21,8 @@ pub(crate) struct Uniform {
     strata: Strata,
     seed: u64,
     frame_key: u64,
-    /// Positions above each band, and in all.
-    n_above: Vec<u32>,
-    /// First row of each band, and the end.
-    first_row: Vec<u32>,
+    /// The bands, and the end.
+    bands: Vec<Band>,
     /// Band of the first position of each of `2 · n_bands` equal runs of the frame's positions.
     runs: Vec<u32>,
     /// 2³² · runs ÷ positions.
@@ -33,6 +31,16 @@ pub(crate) struct Uniform {
     shapes: [BandShape; 2],
     bits: Vec<u64>,
     sorted: Vec<u32>,
+}
+
+/// What differs from band to band.
+#[derive(Debug, Clone, Copy)]
+struct Band {
+    /// Positions above it.
+    n_above: u32,
+    /// First row.
+    top: u32,
+    key: [u32; 2],
 }
 
 #[derive(Debug, Clone, Copy)]
@@ -65,10 +73,7 @@ impl Uniform {
             strata,
             seed,
             frame_key: 0,
-            n_above: Vec::with_capacity(strata.n_bands as usize + 1),
-            first_row: (0..=strata.n_bands)
-                .map(|band| strata.first_row(band))
-                .collect(),
+            bands: Vec::with_capacity(strata.n_bands as usize + 1),
             runs: Vec::with_capacity(2 * strata.n_bands as usize + 1),
             runs_per_position: ((2 * u64::from(strata.n_bands)) << 32) / strata.n,
             shapes: [low, high].map(|height| BandShape::new(height, grid.n_cols())),
@@ -88,16 +93,25 @@ impl Uniform {
         let mut stream = Stream::new(key(self.frame_key, u64::MAX));
         let n_cols = u64::from(self.strata.grid.n_cols());
         let (mut n_pixels, mut left) = (self.strata.grid.n_pixels(), self.strata.n);
-        self.n_above.clear();
+        self.bands.clear();
         for band in 0..self.strata.n_bands {
-            self.n_above.push((self.strata.n - left) as u32);
+            self.bands.push(self.band_at(band, left));
             let rows = self.strata.first_row(band + 1) - self.strata.first_row(band);
             let in_band = u64::from(rows) * n_cols;
             left -= hypergeometric(&mut stream, n_pixels, in_band, left);
             n_pixels -= in_band;
         }
-        self.n_above.push(self.strata.n as u32);
+        self.bands.push(self.band_at(self.strata.n_bands, 0));
         self.index_runs();
+    }
+
+    /// The band above which all but `left` positions lie.
+    fn band_at(&self, band: u32, left: u64) -> Band {
+        Band {
+            n_above: (self.strata.n - left) as u32,
+            top: self.strata.first_row(band),
+            key: halves(key(self.frame_key, u64::from(band))),
+        }
     }
 
     fn index_runs(&mut self) {
@@ -106,7 +120,7 @@ impl Uniform {
         for run in 0..=2 * u64::from(self.strata.n_bands) {
             let first = (run << 32).div_ceil(self.runs_per_position);
             while band + 1 < self.strata.n_bands
-                && u64::from(self.n_above[band as usize + 1]) <= first
+                && u64::from(self.bands[band as usize + 1].n_above) <= first
             {
                 band += 1;
             }
@@ -114,26 +128,24 @@ impl Uniform {
         }
     }
 
-    #[inline]
-    fn band(&self, band: u32) -> (u32, BandShape, Shuffle) {
-        let top = self.first_row[band as usize];
-        let height = self.first_row[band as usize + 1] - top;
-        let shape = self.shapes[usize::from(height != self.shapes[0].height)];
-        let shuffle = Shuffle::new(shape.shuffle, key(self.frame_key, u64::from(band)));
-        (top, shape, shuffle)
+    /// Whether the band is one of the high ones.
+    #[inline(always)]
+    fn is_high(&self, band: u32) -> bool {
+        let height = self.bands[band as usize + 1].top - self.bands[band as usize].top;
+        height != self.shapes[0].height
     }
 
-    /// Band and number within it of the k-th position of the frame.
-    #[inline]
-    fn locate(&self, k: u32) -> (u32, u32) {
+    /// Band of the k-th position of the frame.
+    #[inline(always)]
+    fn locate(&self, k: u32) -> u32 {
         let run = (u64::from(k) * self.runs_per_position) >> 32;
         let mut band = self.runs[run as usize] as usize;
         // A run spans half a band, so one step without a branch is nearly always all.
-        band += usize::from(self.n_above[band + 1] <= k);
-        while self.n_above[band + 1] <= k {
+        band += usize::from(self.bands[band + 1].n_above <= k);
+        while self.bands[band + 1].n_above <= k {
             band += 1;
         }
-        (band as u32, k - self.n_above[band])
+        band as u32
     }
 }
 
@@ -150,7 +162,7 @@ impl Bands for Uniform {
     }
 
     fn rows(&self, band: u32) -> [f32; 2] {
-        [band, band + 1].map(|b| self.strata.first_row(b) as f32)
+        [band, band + 1].map(|b| self.bands[b as usize].top as f32)
     }
 
     fn begin(&mut self, frame: u32) {
@@ -159,8 +171,10 @@ impl Bands for Uniform {
 
     fn fill(&mut self, band: u32, places: &mut Vec<Place>) {
         places.clear();
-        let (top, shape, shuffle) = self.band(band);
-        let n = self.n_above[band as usize + 1] - self.n_above[band as usize];
+        let Band { n_above, top, key } = self.bands[band as usize];
+        let shape = self.shapes[usize::from(self.is_high(band))];
+        let shuffle = Shuffle::new(shape.shuffle, key);
+        let n = self.bands[band as usize + 1].n_above - n_above;
         let place = |pixel: u32| {
             let (col, row) = shape.by_height.split(pixel);
             Place::pixel(top + row, col)
@@ -193,17 +207,92 @@ pub(crate) struct UniformPath {
     shape: ShuffleShape,
     order: Shuffle,
     next: u32,
+    run: Box<Run>,
+    arch: pulp::Arch,
+}
+
+/// Positions that are worked out together, a step at a time: a step is a chain of multiplications that wait for each
+/// other, those of several positions run side by side, in vectors where they are whole numbers of one size.
+#[derive(Debug)]
+struct Run {
+    ranks: [u32; RUN],
+    /// Number within the band, and the band's: key, first row, whether it is high.
+    numbers: [u32; RUN],
+    keys: [[u32; RUN]; 2],
+    tops: [u32; RUN],
+    high: [u32; RUN],
+    pixels: [u32; RUN],
+    rows: [u32; RUN],
+    cols: [u32; RUN],
+}
+
+impl Run {
+    const EMPTY: Self = Self {
+        ranks: [0; RUN],
+        numbers: [0; RUN],
+        keys: [[0; RUN]; 2],
+        tops: [0; RUN],
+        high: [0; RUN],
+        pixels: [0; RUN],
+        rows: [0; RUN],
+        cols: [0; RUN],
+    };
+
+    /// The positions from `first` on; those beyond the `n`-th are nonsense that nobody reads.
+    #[inline(always)]
+    fn work(&mut self, first: u32, n: usize, order: Shuffle, set: &Uniform) {
+        for (i, rank) in self.ranks.iter_mut().enumerate() {
+            *rank = order.turn(first.wrapping_add(i as u32));
+        }
+        for rank in self.ranks[..n].iter_mut().filter(|x| !order.is_inside(**x)) {
+            *rank = order.at(*rank);
+        }
+        for i in 0..n {
+            let at = set.locate(self.ranks[i]);
+            let band = set.bands[at as usize];
+            self.numbers[i] = self.ranks[i] - band.n_above;
+            self.keys[0][i] = band.key[0];
+            self.keys[1][i] = band.key[1];
+            self.tops[i] = band.top;
+            self.high[i] = u32::from(set.is_high(at));
+        }
+        let [low, high] = set.shapes;
+        for i in 0..RUN {
+            self.pixels[i] = self.shuffle(i, [low, high]).turn(self.numbers[i]);
+        }
+        for i in 0..n {
+            let shuffle = self.shuffle(i, [low, high]);
+            if !shuffle.is_inside(self.pixels[i]) {
+                self.pixels[i] = shuffle.at(self.pixels[i]);
+            }
+        }
+        for i in 0..RUN {
+            let by_height = Divisor::either(low.by_height, high.by_height, self.high[i] != 0);
+            let (col, row) = by_height.split(self.pixels[i]);
+            self.rows[i] = self.tops[i].wrapping_add(row);
+            self.cols[i] = col;
+        }
+    }
+
+    /// The shuffle of the `i`-th position's band.
+    #[inline(always)]
+    fn shuffle(&self, i: usize, [low, high]: [BandShape; 2]) -> Shuffle {
+        let shape = ShuffleShape::either(low.shuffle, high.shuffle, self.high[i] != 0);
+        Shuffle::new(shape, [self.keys[0][i], self.keys[1][i]])
+    }
 }
 
 impl UniformPath {
     pub(crate) fn new(set: Uniform) -> Self {
         let shape = ShuffleShape::new(set.strata.n);
-        let order = Shuffle::new(shape, 0);
+        let order = Shuffle::new(shape, [0; 2]);
         let mut path = Self {
             set,
             shape,
             order,
             next: 0,
+            run: Box::new(Run::EMPTY),
+            arch: pulp::Arch::new(),
         };
         path.begin(0);
         path
@@ -213,30 +302,44 @@ impl UniformPath {
 impl Path for UniformPath {
     fn begin(&mut self, frame: u32) {
         self.set.start(frame);
-        self.order = Shuffle::new(self.shape, key(self.set.frame_key, u64::MAX - 1));
+        self.order = Shuffle::new(self.shape, halves(key(self.set.frame_key, u64::MAX - 1)));
         self.next = 0;
     }
 
     fn extend(&mut self, n: usize, places: &mut Vec<Place>) {
         let end = (u64::from(self.next) + n as u64).min(self.set.strata.n) as u32;
-        // Step by step for a few positions at once: each step alone is a chain of multiplications that wait for each
-        // other, those of several positions run side by side.
-        let (mut ranks, mut found, mut pixels) = ([0; RUN], [(0, 0); RUN], [0; RUN]);
+        let (set, order) = (&self.set, self.order);
         while self.next < end {
-            let n = RUN.min((end - self.next) as usize);
-            self.order.run(self.next, &mut ranks[..n]);
-            for (found, &rank) in found.iter_mut().zip(&ranks[..n]) {
-                *found = self.set.locate(rank);
-            }
-            for (pixel, &(band, i)) in pixels.iter_mut().zip(&found[..n]) {
-                *pixel = self.set.band(band).2.at(i);
-            }
-            places.extend(found[..n].iter().zip(&pixels).map(|(&(band, _), &pixel)| {
-                let (top, shape, _) = self.set.band(band);
-                let (col, row) = shape.by_height.split(pixel);
-                Place::pixel(top + row, col)
-            }));
+            let (first, n) = (self.next, RUN.min((end - self.next) as usize));
+            let run = self.run.as_mut();
+            self.arch.dispatch(Work {
+                run,
+                first,
+                n,
+                order,
+                set,
+            });
+            let made = self.run.rows.iter().zip(&self.run.cols).take(n);
+            places.extend(made.map(|(&row, &col)| Place::pixel(row, col)));
             self.next += n as u32;
         }
+    }
+}
+
+/// [`Run::work`] as something to be compiled for each instruction set. Whole numbers only: every one gives the same.
+struct Work<'a> {
+    run: &'a mut Run,
+    first: u32,
+    n: usize,
+    order: Shuffle,
+    set: &'a Uniform,
+}
+
+impl pulp::WithSimd for Work<'_> {
+    type Output = ();
+
+    #[inline(always)]
+    fn with_simd<S: pulp::Simd>(self, _: S) {
+        self.run.work(self.first, self.n, self.order, self.set);
     }
 }
