@@ -22,6 +22,7 @@ mod status;
 #[cfg(test)]
 pub(crate) mod tests;
 
+pub(crate) use flight::uniform;
 pub(crate) use maps::map_bytes as ledger_bytes;
 
 use crate::{

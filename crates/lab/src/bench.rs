@@ -38,7 +38,7 @@ pub struct StreamRun {
     pub doubled: u64,
     /// Samples that belong to another position than they claim.
     pub shifted: u64,
-    /// Longest time by which a sleep of 1 ms was overslept meanwhile.
+    /// Longest time by which a sleep of 4 ms was overslept meanwhile.
     pub stall_ms: f64,
 }
 

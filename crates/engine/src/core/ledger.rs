@@ -78,15 +78,15 @@ impl Edges {
         if batch.flags.dark {
             return BeamTime::default();
         }
+        // Fewer than 2³² values of 32 bits: no overflow, and without its test several are added at once.
         let dwell_ns = batch.dwell_ns[range.clone()]
             .iter()
-            .map(|&d| u64::from(d))
-            .sum();
+            .fold(0_u64, |sum, &d| sum.wrapping_add(u64::from(d)));
         let settles = &batch.settle_ns[range];
         let blank = batch.flags.blank_settle;
         let outside_ns = if blank {
             self.edges_ns * settles.len() as u64
-        } else if settles.iter().all(|&s| s == 0) {
+        } else if settles.iter().fold(0, |any, &s| any | s) == 0 {
             0
         } else {
             settles.iter().map(|&s| self.outside(s, false)).sum()

@@ -2,7 +2,7 @@
 
 use super::scan_failure;
 use crate::Prepared;
-use crate::core::Ask;
+use crate::core::{Ask, uniform};
 use domain::{Estimate, Invalid, Pattern, Plan, PositionBatch};
 use scan::{Context, Policy};
 
@@ -70,15 +70,68 @@ impl Decider {
 
 /// Digest of decided positions, for the journal.
 pub(crate) fn digest(batch: &PositionBatch) -> u64 {
-    let mut hash = 0xcbf2_9ce4_8422_2325_u64 ^ u64::from(batch.flags.blank_settle);
-    let mut mix = |word: u64| {
-        hash = (hash.rotate_left(23) ^ word).wrapping_mul(0x9e37_79b9_7f4a_7c15);
+    let places = mixed(&batch.row, &batch.col, f32::to_bits);
+    let times = match (uniform(&batch.dwell_ns), uniform(&batch.settle_ns)) {
+        (Some(dwell), Some(settle)) => mixed(&[dwell], &[settle], |v| v),
+        _ => mixed(&batch.dwell_ns, &batch.settle_ns, |v| v),
     };
-    for (row, col) in batch.row.iter().zip(&batch.col) {
-        mix(u64::from(row.to_bits()) << 32 | u64::from(col.to_bits()));
+    let rest = batch.len() as u64 ^ u64::from(batch.flags.blank_settle) << 63;
+    mix(mix(places, times), rest)
+}
+
+/// Pairs in their order, hashed in lanes: each waits for its own last multiplication only.
+fn mixed<T: Copy>(a: &[T], b: &[T], bits: impl Fn(T) -> u32) -> u64 {
+    const LANES: usize = 8;
+    let mut lanes: [u64; LANES] = std::array::from_fn(|lane| lane as u64);
+    for (a, b) in a.chunks(LANES).zip(b.chunks(LANES)) {
+        for (lane, (&a, &b)) in lanes.iter_mut().zip(a.iter().zip(b)) {
+            *lane = mix(*lane, u64::from(bits(a)) << 32 | u64::from(bits(b)));
+        }
     }
-    for (dwell, settle) in batch.dwell_ns.iter().zip(&batch.settle_ns) {
-        mix(u64::from(*dwell) << 32 | u64::from(*settle));
+    lanes.into_iter().fold(0xcbf2_9ce4_8422_2325, mix)
+}
+
+const fn mix(hash: u64, word: u64) -> u64 {
+    (hash.rotate_left(23) ^ word).wrapping_mul(0x9e37_79b9_7f4a_7c15)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn batch(n: u32) -> PositionBatch {
+        let mut batch = PositionBatch::default();
+        for i in 0..n {
+            batch.push(i as f32, (i * 7 % n) as f32, 1000, 0);
+        }
+        batch
     }
-    hash
+
+    #[test]
+    fn a_digest_tells_every_value_and_the_order() {
+        let whole = batch(100);
+        let changed = |change: fn(&mut PositionBatch)| {
+            let mut other = whole.clone();
+            change(&mut other);
+            digest(&other)
+        };
+        let all = [
+            digest(&whole),
+            digest(&batch(99)),
+            digest(&PositionBatch::default()),
+            changed(|b| b.row.swap(3, 4)),
+            // The same lane, and another.
+            changed(|b| (b.row.swap(3, 11), b.col.swap(3, 11)).0),
+            changed(|b| (b.row.swap(3, 12), b.col.swap(3, 12)).0),
+            changed(|b| b.col[99] = 1.0),
+            changed(|b| b.dwell_ns[50] += 1),
+            changed(|b| b.settle_ns[0] += 1),
+            changed(|b| b.dwell_ns.iter_mut().for_each(|d| *d += 1)),
+            changed(|b| b.settle_ns.iter_mut().for_each(|s| *s += 1)),
+            changed(|b| b.flags.blank_settle = true),
+        ];
+        let distinct: std::collections::BTreeSet<_> = all.into_iter().collect();
+        assert_eq!(distinct.len(), all.len());
+        assert_eq!(digest(&whole), digest(&batch(100)));
+    }
 }

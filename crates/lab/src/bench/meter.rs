@@ -7,6 +7,9 @@ use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
 use std::thread::JoinHandle;
 use std::time::Duration;
 
+/// Sleep whose lateness tells of stalls: short, and still no load beside what is measured.
+const NAP: Duration = Duration::from_millis(4);
+
 /// Measures from its start on.
 pub struct Meter {
     clock: Arc<dyn Clock>,
@@ -22,7 +25,7 @@ pub struct Measured {
     pub wall_s: f64,
     /// CPU time of this process, s.
     pub cpu_s: f64,
-    /// Longest time by which a sleep of 1 ms was overslept meanwhile, ms.
+    /// Longest time by which a sleep of 4 ms was overslept meanwhile, ms.
     pub stall_ms: f64,
 }
 
@@ -67,7 +70,7 @@ impl Stalls {
         let thread = std::thread::Builder::new()
             .name("stalls".into())
             .spawn(move || {
-                let nap = Duration::from_millis(1);
+                let nap = NAP;
                 while !stopped.load(Ordering::Relaxed) {
                     let before = clock.now();
                     clock.sleep(nap);
