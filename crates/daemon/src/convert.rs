@@ -225,7 +225,9 @@ pub(crate) fn acquisition(shared: &Shared, a: &Acquisition, with_plan: bool) -> 
         r#loop: Some(v1::LoopMetrics {
             estimate_revision: a.revision,
             lead_us: us(a.lead),
+            decisions: a.n_decisions,
             late_decisions: a.n_late,
+            fallback_positions: a.n_fallback,
             decision_p50_us: us(a.decision_time),
             idle_ns: ns(a.idle_time),
             ..Default::default()
@@ -291,7 +293,7 @@ fn progress(a: &Acquisition) -> v1::Progress {
         frame: a.frame,
         scan_time_ns: ns(a.scan_time),
         remaining_ns: a.remaining_time.map_or(0, ns),
-        n_pixels_visited: 0,
+        n_pixels_visited: a.n_visited,
         positions_per_s: if seconds > 0.0 {
             a.n_sampled as f64 / seconds
         } else {

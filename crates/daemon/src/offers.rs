@@ -90,6 +90,7 @@ impl Book {
             acquisition: offer.wanted.acquisition.clone(),
             batch: offer.wanted.batch,
             positions,
+            finish: decision.finish,
         })
     }
 
@@ -138,12 +139,9 @@ fn positions(
     let arrays = decision.positions.clone().unwrap_or_default();
     let list = positions_from_proto(&arrays).map_err(|e| e.within("positions"))?;
     let n_wanted = wanted.n_wanted as usize;
-    if decision.finish {
-        let allowed = "false in this version; abort the acquisition, or let it run out";
-        return Err(domain::Invalid::new("finish", true, allowed));
-    }
-    if list.is_empty() || list.len() > n_wanted {
-        let allowed = format!("1 to {n_wanted} positions");
+    let fewest = usize::from(!decision.finish);
+    if !(fewest..=n_wanted).contains(&list.len()) {
+        let allowed = format!("{fewest} to {n_wanted} positions");
         return Err(domain::Invalid::new("positions", list.len(), allowed));
     }
     let inside = |at: f32, n: u32| at >= -0.5 && at <= n as f32 - 0.5;
@@ -257,6 +255,11 @@ mod tests {
         );
         let empty = changed(|d| d.positions = None);
         assert_eq!(outcome(&book, &empty), SteerOutcome::Invalid);
+        let last = SteerDecision {
+            finish: true,
+            ..empty
+        };
+        assert!(book.check(&last, &id, 5, grid).unwrap().finish);
         book.taken(3);
         assert_eq!(outcome(&book, &good), SteerOutcome::Duplicate);
     }

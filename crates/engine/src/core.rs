@@ -72,6 +72,8 @@ pub enum Event {
     Estimated {
         /// Its revision.
         revision: u64,
+        /// Distinct pixels visited.
+        n_visited: u64,
         /// What it achieves by each rule of quality of the plan, in order; empty where it was not judged.
         achieved: Vec<f64>,
     },
@@ -351,9 +353,15 @@ impl Core {
             Event::LinkDown { reason } => self.link_down(reason, now, actions),
             Event::Unsent { first_position } => self.unsent(first_position, now, actions),
             Event::Decided { batch, positions } => self.decided(batch, positions, now, actions),
-            Event::Estimated { revision, achieved } => {
+            Event::Estimated {
+                revision,
+                n_visited,
+                achieved,
+            } => {
                 if let Some(active) = &mut self.active {
                     active.revision = active.revision.max(revision);
+                    active.n_visited = active.n_visited.max(n_visited);
+                    self.changed = true;
                     active.judge(&achieved);
                 }
             }

@@ -54,8 +54,11 @@ pub struct Decision {
     pub acquisition: AcquisitionId,
     /// Which batch.
     pub batch: BatchId,
-    /// Positions, dwells and settle times; `revision` is the one that was seen.
+    /// Positions, dwells and settle times (the plan's settle law holds where it asks for more); `revision` is the one that
+    /// was seen. Fewer than wanted: the rest is asked for again.
     pub positions: PositionBatch,
+    /// Nothing more is wanted: the acquisition finishes after these positions, which may be none.
+    pub finish: bool,
 }
 
 /// What a command asks of the engine. Each is stamped with a lease epoch and answered once.

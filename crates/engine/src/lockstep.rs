@@ -485,6 +485,7 @@ impl Lockstep {
         if let (Some(estimator), Some(estimate)) = (&mut parts.estimator, &parts.estimate) {
             self.events.push_back(Event::Estimated {
                 revision: estimate.revision,
+                n_visited: estimator.n_visited(),
                 achieved: estimator.judge(estimate),
             });
         }

@@ -265,7 +265,7 @@ fn check_limits(plan: &Plan, config: &Config, current_known: bool) -> Result<(),
         && current_known
     {
         return Err(Invalid::new(
-            "dose_rate_limit",
+            "limits.dose_rate_e_per_a2_s",
             "none",
             "a mean dose rate in e/Å²/s for an endless view",
         ));
@@ -569,8 +569,8 @@ fn memory_bound(
     // Beyond whole planes samples are kept at full resolution beside coarser planes and their own map.
     let estimate = match (config.estimate, pixels > WHOLE_PIXELS) {
         (false, _) => 0,
-        (true, false) => pixels * (map + planes),
-        (true, true) => pixels * map + WHOLE_PIXELS * (map + planes),
+        (true, false) => pixels * (map + planes) + pixels / 8,
+        (true, true) => pixels * map + pixels / 8 + WHOLE_PIXELS * (map + planes),
     };
     let limits = &plan.limits;
     let maps = crate::core::ledger_bytes(plan.field, limits);

@@ -6,7 +6,7 @@
 use crate::core::{Action, Ask, Core, Event, Settings, Totals};
 use crate::parts::deciding::{Decider, digest};
 use crate::parts::estimating::{self, Estimator};
-use crate::parts::journal::{device_event, part_of, raw_block, raw_gap_input};
+use crate::parts::journal::{FINISH_BIT, device_event, part_of, raw_block, raw_gap_input};
 use crate::parts::{recon_kernel, recording};
 use crate::{AcquisitionId, Command, Decision, Error, Grant, LeaseEpoch, Prepared, RecorderState};
 use domain::{BatchId, ColumnState, Current, Estimate, Gap, PositionBatch, SampleBlock};
@@ -307,6 +307,7 @@ impl Again {
             "estimated" => {
                 let judged = values.iter().skip(1);
                 let event = Event::Estimated {
+                    n_visited: 0,
                     revision: value(0),
                     achieved: judged.map(|bits| f64::from_bits(*bits)).collect(),
                 };
@@ -500,5 +501,6 @@ fn answer(acquisition: AcquisitionId, values: &[u64]) -> Decision {
         acquisition,
         batch: BatchId(value(0)),
         positions,
+        finish: value(1) >> FINISH_BIT != 0,
     }
 }

@@ -217,6 +217,12 @@ pub struct Acquisition {
     pub idle_time: Duration,
     /// Work held by the controller.
     pub lead: Duration,
+    /// Distinct pixels visited, as far as the estimate has seen them; 0 where none is made.
+    pub n_visited: u64,
+    /// Decisions of a policy or a client that were taken.
+    pub n_decisions: u64,
+    /// Positions that the fallback filled in.
+    pub n_fallback: u64,
     /// Decisions that came too late.
     pub n_late: u64,
     /// Time from the request to the newest decision.

@@ -161,7 +161,11 @@ impl Pause {
             return Ok(Self::default());
         };
         let refused = |value: String, allowed: &str| {
-            Error::from(Invalid::new("dose_rate_limit", value, allowed.to_owned()))
+            Error::from(Invalid::new(
+                "limits.dose_rate_e_per_a2_s",
+                value,
+                allowed.to_owned(),
+            ))
         };
         if !(limit.is_finite() && limit > 0.0) {
             return Err(refused(limit.to_string(), "above 0 e/Å²/s"));

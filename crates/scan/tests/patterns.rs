@@ -371,7 +371,7 @@ fn a_view_pauses_blanked_to_keep_its_dose_rate() {
         .unwrap()
         .to_string();
     assert!(
-        error.contains("dose_rate_limit") && error.contains("current"),
+        error.contains("limits.dose_rate_e_per_a2_s") && error.contains("current"),
         "{error}"
     );
 }

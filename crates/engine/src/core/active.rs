@@ -51,6 +51,7 @@ pub(super) struct Active {
     /// When the arming ended while positions were in flight.
     owed_since: Option<Duration>,
     pub(super) revision: u64,
+    pub(super) n_visited: u64,
     /// Where lagging coils carry the beam, if that is known.
     coils: Option<Follower>,
 }
@@ -99,6 +100,7 @@ impl Active {
             started_at: None,
             owed_since: None,
             revision: 0,
+            n_visited: 0,
         }
     }
 

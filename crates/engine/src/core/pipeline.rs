@@ -4,11 +4,13 @@
 //! lead is held; when its answer is late, the fallback's reserve goes out (or the beam waits, blanked). A built-in
 //! policy's late answer is used when it comes; a client's is refused, for its slot is filled.
 
+mod external;
+
 use super::ledger::BeamTime;
 use super::{Action, Ask, Core, Decider, Settings};
 use crate::core::flight::{slice, uniform};
 use crate::parts::judging::is_of_quality;
-use crate::{Decision, DecisionWanted, EndReason, Refusal, State};
+use crate::{DecisionWanted, EndReason, Refusal, State};
 use domain::{
     BatchId, BlankTravel, Grid, Pattern, Plan, PlanKind, PositionBatch, StopRule, WhenLate,
 };
@@ -124,6 +126,12 @@ pub(super) struct Pipeline {
     dark: bool,
     /// Last place of the last decided batch, for the length of the next jump.
     last_place: Option<(f32, f32)>,
+    /// Last place that was submitted.
+    last_sent: Option<(f32, f32)>,
+    /// Decisions of a policy or a client that were taken.
+    pub(super) n_decisions: u64,
+    /// Positions that the fallback filled in.
+    pub(super) n_fallback: u64,
     pub(super) n_late: u64,
     late_in_a_row: u32,
     pub(super) decision_time: Duration,
@@ -155,6 +163,9 @@ impl Pipeline {
             next_batch: 0,
             dark,
             last_place: None,
+            last_sent: None,
+            n_decisions: 0,
+            n_fallback: 0,
             n_late: 0,
             late_in_a_row: 0,
             decision_time: Duration::ZERO,
@@ -478,40 +489,6 @@ impl Core {
         pipeline.accept(asked, positions, by, blanking, now);
     }
 
-    /// A client's answer: refused whole if anything about it does not fit.
-    pub(super) fn decide(&mut self, decision: Decision, now: Duration) -> Result<(), Refusal> {
-        let active = self
-            .active
-            .as_mut()
-            .filter(|a| a.prepared.id == decision.acquisition && a.pipeline.external)
-            .ok_or(Refusal::NotAsked)?;
-        let pipeline = &mut active.pipeline;
-        let at = match pipeline
-            .asked
-            .iter()
-            .position(|a| a.ask.batch == decision.batch)
-        {
-            Some(at) => at,
-            None if decision.batch.0 < pipeline.next_batch => return Err(Refusal::Late),
-            None => return Err(Refusal::NotAsked),
-        };
-        let asked = pipeline.asked[at];
-        if decision.positions.revision > active.revision {
-            return Err(Refusal::WrongRevision);
-        }
-        let grid = active.prepared.plan.field.grid;
-        check_positions(
-            &decision.positions,
-            asked.ask.n_wanted as usize,
-            grid,
-            &self.settings,
-        )?;
-        pipeline.asked.remove(at);
-        let blanking = active.prepared.prediction.blank_travel;
-        pipeline.accept(asked, decision.positions, Decider::External, blanking, now);
-        Ok(())
-    }
-
     /// Late decisions: the reserve goes out, or the beam waits.
     pub(super) fn check_late(&mut self, now: Duration, actions: &mut Vec<Action>) {
         let Some(active) = self.active.as_mut().filter(|a| a.is_exposing()) else {
@@ -541,6 +518,7 @@ impl Core {
             && let Some(mut reserve) = pipeline.reserve.pop_front()
         {
             reserve.positions.frame = pipeline.frame;
+            pipeline.n_fallback += reserve.left() as u64;
             if pipeline.external
                 && let Some(filled) = pipeline.asked.pop_front()
             {
@@ -631,7 +609,9 @@ impl Pipeline {
         if !asked.late {
             self.late_in_a_row = 0;
         }
-        if (positions.len() as u32) < asked.ask.n_wanted && asked.ask.frame == self.frame {
+        self.n_decisions += u64::from(self.adaptive);
+        let is_short = (positions.len() as u32) < asked.ask.n_wanted;
+        if is_short && by != Decider::External && asked.ask.frame == self.frame {
             self.frame_left = 0;
         }
         let mut positions = positions;
@@ -746,6 +726,12 @@ impl super::active::Active {
         if positions.is_empty() {
             return;
         }
+        let last = positions
+            .row
+            .last()
+            .copied()
+            .zip(positions.col.last().copied());
+        self.pipeline.last_sent = last;
         positions.first_position = self.next_position;
         self.next_position += positions.len() as u64;
         let time: BeamTime = self.ledger.edges().sum(&positions, 0..positions.len());

@@ -5,7 +5,7 @@
 use super::judging::Judge;
 use super::recon_failure;
 use crate::{Config, Prepared};
-use domain::{Estimate, Invalid, SampleBlock, SignalKind};
+use domain::{Estimate, Grid, Invalid, SampleBlock, SignalKind};
 use recon::{DetectorSetup, Kernel, Noise, Reconstructor, Setup, WorkQuota};
 use std::borrow::Cow;
 
@@ -34,10 +34,39 @@ pub(crate) struct Estimator {
     frame: u32,
     blocks: u64,
     n_positions: u64,
+    visited: Visited,
     /// Revisions of earlier frames, so that they grow over a series.
     revisions_before: u64,
     /// Judges estimates where a stop rule asks for it.
     judge: Option<Judge>,
+}
+
+/// Which pixels were visited, a bit each: where they were commanded, rounded.
+struct Visited {
+    grid: Grid,
+    bits: Vec<u64>,
+    n: u64,
+}
+
+impl Visited {
+    fn new(grid: Grid) -> Self {
+        Self {
+            grid,
+            bits: vec![0; grid.n_pixels().div_ceil(64) as usize],
+            n: 0,
+        }
+    }
+
+    fn add(&mut self, block: &SampleBlock) {
+        let nearest = |at: f32, n: u32| (at.round().max(0.0) as u32).min(n - 1) as usize;
+        for (&row, &col) in block.row.iter().zip(&block.col) {
+            let n_cols = self.grid.n_cols();
+            let pixel = nearest(row, self.grid.n_rows()) * n_cols as usize + nearest(col, n_cols);
+            let (word, bit) = (&mut self.bits[pixel / 64], 1_u64 << (pixel % 64));
+            self.n += u64::from(*word & bit == 0);
+            *word |= bit;
+        }
+    }
 }
 
 pub(crate) fn kernel_of(config: &Config) -> Kernel {
@@ -104,6 +133,7 @@ impl Estimator {
             frame: 0,
             blocks: 0,
             n_positions: 0,
+            visited: Visited::new(prepared.plan.field.grid),
             revisions_before: 0,
             judge: None,
         }))
@@ -134,6 +164,11 @@ impl Estimator {
         self.series && block.frame != self.frame
     }
 
+    /// Distinct pixels visited, over all frames.
+    pub(crate) const fn n_visited(&self) -> u64 {
+        self.visited.n
+    }
+
     pub(crate) const fn frame(&self) -> u32 {
         self.frame
     }
@@ -160,6 +195,7 @@ impl Estimator {
             judge.absorb(&seen);
         }
         self.n_positions += block.len() as u64;
+        self.visited.add(block);
         self.blocks = block.sequence + 1;
     }
 

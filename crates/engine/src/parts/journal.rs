@@ -28,6 +28,8 @@ const CAUSES: [GapCause; 5] = [
     GapCause::LostOnLink,
     GapCause::NeverExposed,
 ];
+/// In an answer's number of positions: nothing more is wanted after them.
+pub(crate) const FINISH_BIT: u32 = 63;
 const PARTS: [&str; 5] = ["policy", "reconstruction", "recorder", "link", "engine"];
 
 pub(crate) fn t_ns(now: Duration) -> u64 {
@@ -52,7 +54,10 @@ pub(crate) fn record_of(event: &Event, now: Duration) -> Option<Record> {
         Event::LinkDown { reason } => input("link_down", Vec::new(), reason),
         Event::Unsent { first_position } => input("unsent", vec![*first_position], ""),
         Event::Decided { batch, positions } => decided_record("decided", batch.0, positions),
-        Event::Estimated { revision, achieved } => {
+        // How many pixels are visited decides nothing.
+        Event::Estimated {
+            revision, achieved, ..
+        } => {
             let mut values = vec![*revision];
             values.extend(achieved.iter().map(|v| v.to_bits()));
             input("estimated", values, "")
@@ -114,7 +119,7 @@ fn command_record(command: &Command, lease_epoch: u64) -> Option<store::Event> {
             let positions = &decision.positions;
             let mut values = vec![
                 decision.batch.0,
-                positions.len() as u64,
+                positions.len() as u64 | u64::from(decision.finish) << FINISH_BIT,
                 positions.revision,
                 lease_epoch,
             ];

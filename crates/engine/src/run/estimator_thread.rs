@@ -181,7 +181,15 @@ impl Work {
         if let Some(estimate) = estimate {
             let achieved = estimator.judge(&estimate);
             self.published = clock.now();
-            publish(&self.prepared, estimate, achieved, clock.now(), wires);
+            let n_visited = estimator.n_visited();
+            publish(
+                &self.prepared,
+                estimate,
+                n_visited,
+                achieved,
+                clock.now(),
+                wires,
+            );
         }
     }
 
@@ -218,7 +226,15 @@ impl Work {
                 records,
                 digest_record(estimator.frame(), digest(&estimate), clock.now()),
             );
-            publish(&self.prepared, estimate, Vec::new(), clock.now(), wires);
+            let n_visited = estimator.n_visited();
+            publish(
+                &self.prepared,
+                estimate,
+                n_visited,
+                Vec::new(),
+                clock.now(),
+                wires,
+            );
         }
         if let Some(finishing) = &mut self.finishing {
             finishing.maps(estimator)?;
@@ -266,6 +282,7 @@ fn record(records: &Sender<recorder_thread::Request>, record: store::Record) {
 fn publish(
     prepared: &Prepared,
     estimate: Estimate,
+    n_visited: u64,
     achieved: Vec<f64>,
     now: Duration,
     wires: &Wires,
@@ -280,5 +297,9 @@ fn publish(
     if let Some(slot) = slot {
         slot.put(estimate, now);
     }
-    let _ = wires.words.send(Event::Estimated { revision, achieved });
+    let _ = wires.words.send(Event::Estimated {
+        revision,
+        n_visited,
+        achieved,
+    });
 }

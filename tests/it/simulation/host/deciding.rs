@@ -30,7 +30,9 @@ impl World {
             acquisition: wanted.acquisition.clone(),
             batch: wanted.batch,
             positions: self.places(wanted.n_wanted, wanted.frame, wanted.revision),
+            finish: false,
         };
+        decision.finish = decision.positions.is_empty();
         let mut span = self.chance.pick(10_000..MS);
         if self.chance.happens(Fault::LateDecision, rate) {
             span = self.chance.extent(MS..40 * MS);

@@ -222,6 +222,7 @@ fn a_rule_of_quality_stops_when_an_estimate_achieves_it() {
     rig.expose(200);
     let estimated = |revision, achieved: [f64; 2]| Event::Estimated {
         revision,
+        n_visited: 0,
         achieved: achieved.to_vec(),
     };
     rig.event(estimated(1, [0.5, f64::INFINITY]));
@@ -294,6 +295,7 @@ fn answer(rig: &Rig, n: usize) -> Decision {
         acquisition: rig.id.clone(),
         batch: wanted.batch,
         positions,
+        finish: false,
     }
 }
 
@@ -318,7 +320,9 @@ fn a_late_client_is_replaced_by_the_fallback_and_refused() {
     let decision = answer(&rig, 64);
     rig.tick(MS * 3);
     assert_eq!(rig.deciders, [Decider::Fallback]);
-    assert_eq!(rig.snapshot().n_late, 1);
+    let snapshot = rig.snapshot();
+    assert_eq!((snapshot.n_late, snapshot.n_decisions), (1, 0));
+    assert_eq!(snapshot.n_fallback, 64);
     let late = rig.command(Command::Decide(decision));
     assert!(
         matches!(late, Err(Error::Decision(Refusal::Late))),
@@ -370,10 +374,59 @@ fn an_answer_that_does_not_fit_is_refused_whole() {
         Refusal::WrongRevision
     );
     assert_eq!(refused(&mut rig, |d| d.batch.0 += 100), Refusal::NotAsked);
+    let nothing = |d: &mut Decision| d.positions = PositionBatch::default();
+    assert_eq!(refused(&mut rig, nothing), Refusal::WrongLength);
     assert!(rig.submitted.is_empty());
     let good = answer(&rig, 64);
     rig.command(Command::Decide(good)).unwrap();
     assert_eq!(rig.held.len(), 64);
+}
+
+#[test]
+fn what_a_short_answer_leaves_is_asked_for_again_until_the_client_finishes() {
+    let mut rig = external(WhenLate::Wait);
+    rig.command(Command::Decide(answer(&rig, 10))).unwrap();
+    rig.expose(10);
+    assert_eq!((rig.state(), rig.wanted.len()), (State::Running, 2));
+    assert_eq!(rig.wanted[1].remaining.positions, 1014);
+    let mut last = answer(&rig, 5);
+    last.finish = true;
+    rig.command(Command::Decide(last)).unwrap();
+    rig.finish();
+    let done = rig.snapshot();
+    assert_eq!((done.state, done.n_sampled), (State::Finished, 15));
+    assert_eq!((done.n_decisions, done.n_fallback, done.n_late), (2, 0, 0));
+    let mut nothing = external(WhenLate::Wait);
+    let mut end = answer(&nothing, 0);
+    end.finish = true;
+    nothing.command(Command::Decide(end)).unwrap();
+    nothing.finish();
+    assert_eq!(nothing.state(), State::Finished);
+}
+
+#[test]
+fn a_client_s_jumps_wait_by_the_settle_law() {
+    let mut plan = plan();
+    plan.pattern = Pattern::External {
+        fallback: Box::new(Pattern::Jittered),
+    };
+    plan.settle = domain::SettleLaw {
+        table: vec![(1.0, 100), (100.0, 10_000)],
+    };
+    plan.batch = 64;
+    plan.when_late = WhenLate::Wait;
+    let mut rig = Rig::running(&plan);
+    let mut decision = answer(&rig, 64);
+    decision.positions.settle_ns[2] = 5000;
+    rig.command(Command::Decide(decision)).unwrap();
+    // From the park position across the field; then steps of one pixel, one of which asks for more.
+    let settle = &rig.submitted[0].settle_ns;
+    assert_eq!(settle[..4], [9051, 100, 5000, 100]);
+    rig.expose(64);
+    let again = answer(&rig, 64);
+    rig.command(Command::Decide(again)).unwrap();
+    // Back from column 63 to column 0.
+    assert_eq!(rig.submitted[1].settle_ns[..2], [6300, 100]);
 }
 
 #[test]
