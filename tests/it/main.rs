@@ -7,6 +7,7 @@ mod access_tls;
 mod api;
 mod api_clients;
 mod api_server;
+mod api_steering;
 mod audit;
 mod bad_input;
 mod bounds;
