@@ -2,9 +2,10 @@
 
 use super::rig::{MS, Rig, plan, prepare};
 use crate::core::{Decider, Event};
-use crate::{Command, Decision, EndReason, Error, Refusal, State};
+use crate::{Command, Config, Decision, EndReason, Error, Prepared, Refusal, State};
 use domain::{
-    AreaLimit, Dose, Electrons, Fraction, Nanometres, Pattern, PositionBatch, StopRule, WhenLate,
+    AreaLimit, Dose, Electrons, Fraction, Grid, Nanometres, Pattern, Pitch, PositionBatch,
+    StopRule, WhenLate,
 };
 use std::time::Duration;
 
@@ -443,4 +444,60 @@ fn too_many_late_decisions_in_a_row_abort() {
         (State::Aborted, Some(EndReason::Late))
     );
     rig.check_ends();
+}
+
+/// A raster of every pixel of `n_rows` × 16384, on an engine with room for `config`.
+fn checked(n_rows: u32, estimate: bool, config: &Config) -> Result<Prepared, domain::Invalid> {
+    let mut plan = plan();
+    plan.field.grid = Grid::new(n_rows, 16_384).unwrap();
+    plan.field.pitch = Pitch::Nanometres(Nanometres::new(0.01).unwrap());
+    plan.fraction = Fraction::new(1.0).unwrap();
+    let config = Config {
+        estimate,
+        directory: Some("/nowhere".into()),
+        ..config.clone()
+    };
+    let id = crate::AcquisitionId::new(MS, 0);
+    let column = super::rig::column();
+    Prepared::new(id, &plan, &config, &super::rig::capabilities(), &column, MS)
+}
+
+#[test]
+fn a_plan_of_four_gibibytes_fits_exactly_and_one_row_more_is_refused() {
+    // 32 bytes per position and 1 MiB: 8190 rows of 16384 are 2³² bytes on the disk.
+    let config = Config {
+        storage_limit_bytes: 4 << 30,
+        ..Config::default()
+    };
+    let fits = checked(8190, false, &config).unwrap();
+    assert_eq!(fits.prediction.storage_bytes, 4 << 30);
+    let refused = checked(8191, false, &config).unwrap_err();
+    assert_eq!(refused.field, "fraction");
+    assert!(refused.value.contains("4295491584 bytes"), "{refused}");
+    assert!(
+        refused.allowed.contains("at most 4294967296 bytes"),
+        "{refused}"
+    );
+}
+
+#[test]
+fn a_plan_of_four_gibibytes_of_memory_is_refused_up_to_the_byte() {
+    let most = |memory_limit_bytes| Config {
+        memory_limit_bytes,
+        ..Config::default()
+    };
+    let needed = checked(8190, true, &most(u64::MAX)).unwrap();
+    let needed = needed.prediction.memory_bytes;
+    assert!(needed > 4 << 30, "{needed}");
+    assert!(checked(8190, true, &most(needed)).is_ok());
+    for limit in [needed - 1, 4 << 30] {
+        let refused = checked(8190, true, &most(limit)).unwrap_err();
+        assert_eq!(refused.field, "field.grid");
+        assert!(
+            refused.value.contains(&format!("{needed} bytes")),
+            "{refused}"
+        );
+        let allowed = format!("at most {limit} bytes");
+        assert!(refused.allowed.contains(&allowed), "{refused}");
+    }
 }
