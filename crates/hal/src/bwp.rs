@@ -186,7 +186,10 @@ struct Urgent {
 
 #[derive(Debug, Default)]
 struct Timers {
+    /// When the device was last heard; moved on by the time that the host itself was away.
     heard: Duration,
+    /// The last turn.
+    turned: Duration,
     hello: Duration,
     ping: Duration,
     /// When the oldest unacknowledged packet was last sent or the window last moved.
@@ -242,6 +245,7 @@ impl LinkCore {
             urgent: Urgent::default(),
             timers: Timers {
                 heard: now,
+                turned: now,
                 hello: now,
                 ping: now,
                 ..Timers::default()

@@ -4,6 +4,7 @@
 //! driver, protocol and framing are those of every other link; only the bytes go through memory.
 
 use std::sync::Arc;
+use std::time::Duration;
 
 use domain::Invalid;
 use hal::{ScanController, Setup, Uri, connect, memory_duplex};
@@ -27,6 +28,9 @@ const KEYS: [&str; 9] = [
 const LINK_BYTES: usize = 4 << 20;
 /// As a local socket.
 const BYTES_PER_S: f64 = 1e9;
+
+/// So long the simulator's thread may find no time.
+const STARVED: Duration = Duration::from_secs(30);
 
 /// Lets `registry` open `sim:` URIs.
 pub fn register(registry: &mut hal::Registry) {
@@ -86,7 +90,9 @@ fn open(uri: &Uri, setup: &Setup) -> Result<Box<dyn ScanController>, hal::Error>
         }
         Error::Link { address, source } => hal::Error::Link { address, source },
     })?;
-    let setup = informed(setup, &device)?;
+    let mut setup = informed(setup, &device)?;
+    // A link in memory does not break: its silence says that this process is starved.
+    setup.silence_max = setup.silence_max.max(STARVED);
     let bytes_per_s = uri.number("rate", 1e3, 1e10)?.unwrap_or(BYTES_PER_S);
     let (near, far) = memory_duplex(LINK_BYTES);
     let clock = Arc::clone(&setup.clock);

@@ -8,6 +8,9 @@ use crate::Error;
 use std::time::Duration;
 use wire::Command;
 
+/// Turns further apart than this: the host was away and did not listen, which is not the device's silence.
+const TURN_MAX: Duration = Duration::from_millis(100);
+
 impl Link {
     /// Puts the urgent packets that wait into the output, most urgent first.
     pub(super) fn prepare(&mut self, now: Duration) {
@@ -81,6 +84,11 @@ impl Link {
         if self.phase == Phase::Lost {
             return Err(self.protocol("the session is over"));
         }
+        let away = now
+            .saturating_sub(self.timers.turned)
+            .saturating_sub(TURN_MAX);
+        self.timers.turned = now;
+        self.timers.heard = (self.timers.heard + away).min(now);
         if now.saturating_sub(self.timers.heard) > self.setup.silence_max
             && self.phase != Phase::Greeting
         {
