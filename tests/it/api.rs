@@ -59,6 +59,7 @@ async fn a_sparse_scan_comes_back_whole_live_and_from_the_store() {
     assert_eq!(last.state, AcquisitionState::Finished, "{:?}", last.outcome);
     let n = request.plan.n_positions().unwrap();
     assert_eq!(last.progress.n_sampled, n);
+    assert_eq!(last.progress.n_pixels_visited, n);
     let (live, n_gaps) = live.await.unwrap();
     assert_eq!(live.iter().map(|b| b.len() as u64).sum::<u64>() + n_gaps, n);
     assert_eq!(n_gaps, 0);
@@ -72,6 +73,37 @@ async fn a_sparse_scan_comes_back_whole_live_and_from_the_store() {
     assert_eq!((visits.n_rows, visits.n_cols), (128, 128));
     assert_eq!(visits.values.iter().sum::<f32>(), n as f32);
     assert!(preview.pictures[0].values.iter().all(|v| v.is_finite()));
+    release(lease).await;
+    assert!(server.stop().await);
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_request_that_comes_again_after_a_restart_makes_and_starts_nothing() {
+    let directory = tempfile::tempdir().unwrap();
+    let server = Server::start(directory.path()).await;
+    let lease = server.client.acquire_lease("test", TTL).await.unwrap();
+    let request = server.plan(64).await;
+    let made = server.client.create(&lease, &request, "mine").await;
+    let id = made.unwrap().id;
+    server.client.start(&lease, &id).await.unwrap();
+    let mut watch = server.client.watch(&id, 20.0).await.unwrap();
+    while watch.next().await.unwrap().is_some() {}
+    release(lease).await;
+    assert!(server.stop().await);
+    let server = Server::start(directory.path()).await;
+    let client = &server.client;
+    let lease = client.acquire_lease("test", TTL).await.unwrap();
+    let again = client.create(&lease, &request, "mine").await.unwrap();
+    assert_eq!((&again.id, again.state), (&id, AcquisitionState::Finished));
+    let started = client.start(&lease, &id).await.unwrap();
+    assert_eq!(started.state, AcquisitionState::Finished);
+    let mut other = request.clone();
+    other.plan.n_frames = 2;
+    let reused = client.create(&lease, &other, "mine").await;
+    assert_eq!(reason(reused), "REQUEST_ID_REUSED");
+    assert_eq!(client.list(10).await.unwrap().len(), 1);
+    let new = client.create(&lease, &other, "another").await.unwrap();
+    assert_ne!(new.id, id);
     release(lease).await;
     assert!(server.stop().await);
 }

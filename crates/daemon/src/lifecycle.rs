@@ -295,15 +295,16 @@ fn share(
         }
     }
     let server_id = server_id(&config.store.directory)?;
+    let archive = Archive::new(&config.store.directory);
     Ok(Arc::new(Shared {
         access,
         audit: opened.audit.clone(),
         control: Arc::new(Control::new(engine.clone(), epoch)),
         column: Mutex::new(Box::new(opened.column.clone())),
         calibrations: opened.calibrations.clone(),
-        archive: Archive::new(&config.store.directory),
         uploads: Mutex::new(Uploads::default()),
-        requests: Mutex::new(Requests::default()),
+        requests: Mutex::new(Requests::on_record(&archive)),
+        archive,
         origins: Mutex::default(),
         default_field: opened.default_field,
         default_detectors,

@@ -1,16 +1,18 @@
 //! Bounded tables: uploads ahead of their plan, and requests that may come twice.
 
+use crate::archive::Archive;
 use domain::{Invalid, ListedPosition};
 use proto::v1::ErrorReason;
 use proto::{Refusal, Upload};
 use std::collections::VecDeque;
-use std::sync::Arc;
 use std::time::Duration;
 
 /// How long an upload is kept.
 const KEPT: Duration = Duration::from_secs(3600);
 /// Requests remembered; the oldest is forgotten first.
 const N_REQUESTS: usize = 1024;
+/// Acquisitions on record whose requests are remembered when the service starts.
+const N_RECORDS: usize = 256;
 
 /// Uploaded arrays. Their bytes together are bounded; an upload that does not fit is refused, none is dropped.
 #[derive(Debug, Default)]
@@ -66,15 +68,45 @@ fn bytes_of(upload: &Upload) -> usize {
 /// Requests by their id, with what they were answered.
 #[derive(Debug, Default)]
 pub(crate) struct Requests {
-    known: VecDeque<(String, Arc<[u8]>, String)>,
+    known: VecDeque<Made>,
+}
+
+/// What a request made: its id, the digest of its content, the acquisition.
+#[derive(Debug)]
+struct Made {
+    request: String,
+    digest: String,
+    acquisition: String,
+}
+
+/// The digest by which the same content is known again.
+pub(crate) fn digest_of(content: &[u8]) -> String {
+    let digest = ring::digest::digest(&ring::digest::SHA256, content);
+    digest
+        .as_ref()
+        .iter()
+        .fold(String::new(), |text, byte| text + &format!("{byte:02x}"))
 }
 
 impl Requests {
-    /// The acquisition that request `id` made, if it is known; refused where its content was another.
-    pub(crate) fn find(&self, id: &str, content: &[u8]) -> Result<Option<String>, Refusal> {
-        match self.known.iter().find(|(known, ..)| known == id) {
+    /// What earlier runs of the service have on record in `archive`, the newest acquisitions first looked at.
+    pub(crate) fn on_record(archive: &Archive) -> Self {
+        let mut requests = Self::default();
+        // A directory that cannot be read is found by whoever needs it.
+        let ids = archive.ids().unwrap_or_default();
+        for id in ids.into_iter().take(N_RECORDS).rev() {
+            if let Some((request, digest)) = archive.header(&id).ok().and_then(|h| h.request) {
+                requests.put(&request, &digest, &id);
+            }
+        }
+        requests
+    }
+
+    /// The acquisition that request `id` made, if it is known; refused where its content had another digest.
+    pub(crate) fn find(&self, id: &str, digest: &str) -> Result<Option<String>, Refusal> {
+        match self.known.iter().find(|made| made.request == id) {
             None => Ok(None),
-            Some((_, same, made)) if **same == *content => Ok(Some(made.clone())),
+            Some(made) if made.digest == digest => Ok(Some(made.acquisition.clone())),
             Some(_) => Err(Refusal::new(
                 ErrorReason::RequestIdReused,
                 format!("request_id {id:?} was used for another plan"),
@@ -83,12 +115,15 @@ impl Requests {
     }
 
     /// Remembers what a request made.
-    pub(crate) fn put(&mut self, id: &str, content: &[u8], made: &str) {
+    pub(crate) fn put(&mut self, id: &str, digest: &str, acquisition: &str) {
         if self.known.len() == N_REQUESTS {
             self.known.pop_front();
         }
-        self.known
-            .push_back((id.to_owned(), content.into(), made.to_owned()));
+        self.known.push_back(Made {
+            request: id.to_owned(),
+            digest: digest.to_owned(),
+            acquisition: acquisition.to_owned(),
+        });
     }
 
     /// Refuses ids that are too long.
@@ -125,16 +160,16 @@ mod tests {
     #[test]
     fn a_request_that_comes_twice_has_made_one_thing() {
         let mut requests = Requests::default();
-        assert_eq!(requests.find("r", b"plan"), Ok(None));
-        requests.put("r", b"plan", "a-1");
-        assert_eq!(requests.find("r", b"plan"), Ok(Some("a-1".into())));
+        assert_eq!(requests.find("r", "plan"), Ok(None));
+        requests.put("r", "plan", "a-1");
+        assert_eq!(requests.find("r", "plan"), Ok(Some("a-1".into())));
         assert_eq!(
-            requests.find("r", b"else").unwrap_err().reason,
+            requests.find("r", "else").unwrap_err().reason,
             ErrorReason::RequestIdReused
         );
         for i in 0..N_REQUESTS {
-            requests.put(&i.to_string(), b"", "b");
+            requests.put(&i.to_string(), "", "b");
         }
-        assert_eq!(requests.find("r", b"else"), Ok(None));
+        assert_eq!(requests.find("r", "else"), Ok(None));
     }
 }

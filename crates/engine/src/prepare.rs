@@ -63,6 +63,8 @@ pub struct Origin {
     pub lease_epoch: u64,
     /// Hash of the newest audit entry, hexadecimal; empty where no audit is kept.
     pub audit_head: String,
+    /// The request's own id and the SHA-256 of its plan, hexadecimal, where it has one: it makes one acquisition only.
+    pub request: Option<(String, String)>,
 }
 
 impl Prepared {

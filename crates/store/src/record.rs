@@ -82,6 +82,8 @@ pub struct Header {
     pub identity: String,
     /// Fencing token of the lease.
     pub lease_epoch: u64,
+    /// The request that made it, where it named itself: its id, and the SHA-256 of its plan as asked for, hexadecimal.
+    pub request: Option<(String, String)>,
     /// Settings of the engine that a replay needs, `(name, value)`.
     pub settings: Vec<(String, String)>,
 }
@@ -104,6 +106,7 @@ impl Header {
             audit_head: String::new(),
             identity: String::new(),
             lease_epoch: 0,
+            request: None,
             settings: Vec::new(),
         }
     }

@@ -10,7 +10,7 @@ use crate::lease::bounded;
 use crate::picture::rate_in;
 use crate::refuse::{invalid, of_engine, of_store, refuse};
 use crate::shared::{Origin, Shared, random_u128};
-use crate::table::Requests;
+use crate::table::{Requests, digest_of};
 use domain::Plan;
 use engine::{AcquisitionId, Handle, State};
 use prost::Message as _;
@@ -72,6 +72,21 @@ impl Acquisitions {
         Ok(convert::acquisition(&self.0, &acquisition, true))
     }
 
+    /// The answer to a repeated start of an acquisition that an earlier run of the service has recorded.
+    async fn started_before(
+        &self,
+        name: &str,
+        unknown: Status,
+    ) -> Result<Response<v1::StartAcquisitionResponse>, Status> {
+        let id = acquisition_id(&self.0, name)?;
+        if !self.0.archive.journal(&id).exists() {
+            return Err(unknown);
+        }
+        let shared = self.0.clone();
+        let acquisition = Some(blocking(move || known_acquisition(&shared, &id)).await?);
+        Ok(Response::new(v1::StartAcquisitionResponse { acquisition }))
+    }
+
     /// A command about an acquisition, then the acquisition as it is.
     async fn act(
         &self,
@@ -97,8 +112,9 @@ impl Acquisitions {
             .as_ref()
             .map(v1::Plan::encode_to_vec)
             .unwrap_or_default();
+        let digest = digest_of(&content);
         if !request.request_id.is_empty() {
-            let known = lock(&shared.requests).find(&request.request_id, &content)?;
+            let known = lock(&shared.requests).find(&request.request_id, &digest)?;
             if let Some(id) = known {
                 let shared = shared.clone();
                 return blocking(move || known_acquisition(&shared, &id)).await;
@@ -109,6 +125,8 @@ impl Acquisitions {
             identity: principal.clone(),
             lease_epoch: shared.control.info().lease_epoch,
             audit_head: shared.audit.head(),
+            request: (!request.request_id.is_empty())
+                .then(|| (request.request_id.clone(), digest.clone())),
         };
         let created = tokio::task::spawn_blocking(move || engine.create_by(&plan, origin)).await;
         let created = created.unwrap_or(Err(engine::Error::Ended));
@@ -116,7 +134,7 @@ impl Acquisitions {
         let created = shared.clock.wall();
         shared.remember(id.as_str(), Origin { principal, created });
         if !request.request_id.is_empty() {
-            lock(&shared.requests).put(&request.request_id, &content, id.as_str());
+            lock(&shared.requests).put(&request.request_id, &digest, id.as_str());
         }
         self.shown(&id)
     }
@@ -173,7 +191,11 @@ impl AcquisitionService for Acquisitions {
     ) -> Result<Response<v1::StartAcquisitionResponse>, Status> {
         let request = request.into_inner();
         let engine = self.0.control.under_alive(request.lease.as_ref())?;
-        let id = self.id(&request.name)?;
+        let id = match self.id(&request.name) {
+            Ok(id) => id,
+            // What an earlier run of the service has on record was started then, and is not started twice.
+            Err(unknown) => return self.started_before(&request.name, unknown).await,
+        };
         let state = engine
             .acquisition(id.as_str())
             .map_err(|e| of_engine(e, ""))?

@@ -55,6 +55,7 @@ fn header(prepared: &Prepared, config: &Config, capabilities: &Capabilities) -> 
     header.identity.clone_from(&prepared.origin.identity);
     header.lease_epoch = prepared.origin.lease_epoch;
     header.audit_head.clone_from(&prepared.origin.audit_head);
+    header.request.clone_from(&prepared.origin.request);
     header.column = prepared.column.clone();
     header.instrument = instrument(capabilities);
     header.field_calibration = Some(calibration(prepared));
@@ -279,6 +280,7 @@ pub(crate) fn from_header(header: &Header) -> Result<(Prepared, Settings, bool),
             identity: header.identity.clone(),
             lease_epoch: header.lease_epoch,
             audit_head: header.audit_head.clone(),
+            request: header.request.clone(),
         },
     };
     Ok((prepared, settings, flag("estimate")?))

@@ -25,6 +25,8 @@ pub(crate) struct HeaderMirror {
     audit_head: String,
     identity: String,
     lease_epoch: u64,
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    request: Option<(String, String)>,
     settings: Vec<(String, String)>,
 }
 
@@ -56,6 +58,7 @@ impl HeaderMirror {
             audit_head: self.audit_head,
             identity: self.identity,
             lease_epoch: self.lease_epoch,
+            request: self.request,
             settings: self.settings,
         })
     }
@@ -78,6 +81,7 @@ impl From<&Header> for HeaderMirror {
             audit_head: header.audit_head.clone(),
             identity: header.identity.clone(),
             lease_epoch: header.lease_epoch,
+            request: header.request.clone(),
             settings: header.settings.clone(),
         }
     }
