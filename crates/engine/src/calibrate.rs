@@ -159,7 +159,6 @@ fn complete(run: Arc<Acquisition>, blocks: Vec<Arc<SampleBlock>>) -> Result<Run,
                 blocks,
             });
         }
-        (_, Some(EndReason::LeaseLost)) => "the control lease was lost",
         (_, Some(EndReason::SessionLost)) => "the link to the controller was lost",
         _ => "it was aborted",
     };

@@ -139,6 +139,7 @@ impl InstrumentService for Instruments {
             identity: caller.principal,
             lease_epoch: self.0.control.info().lease_epoch,
             audit_head: self.0.audit.head(),
+            request: None,
         });
         let permit = self.0.stream_slot()?;
         let stream = calibrations::run(self.0.clone(), engine, request, permit).await?;
