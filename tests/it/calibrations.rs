@@ -140,6 +140,7 @@ async fn a_field_that_is_wider_than_it_says_is_found_and_corrected() {
         spacing_nm: [0.316; 2],
         angle_rad: None,
         detector: None,
+        direction_rad: None,
     };
     let options = CalibrationOptions {
         activate: true,
@@ -183,6 +184,7 @@ async fn a_run_is_bounded_and_bad_requests_are_refused_by_field() {
         spacing_nm: [spacing; 2],
         angle_rad: Some(angle),
         detector: None,
+        direction_rad: None,
     };
     let detector = |name: &str, n_pairs: u32, excess: f64| CalibrationRun::Detector {
         detectors: vec![name.into()],

@@ -256,6 +256,10 @@ pub(crate) enum Calibrate {
         /// Detector that sees the lattice (default: the instrument's default)
         #[arg(long)]
         detector: Option<String>,
+        /// Direction of the lattice's first vector where it is known, degrees from +x (right) towards +y (down): tells of a turned
+        /// or mirrored scan (default: as the calibration in force found it, if on the same lattice)
+        #[arg(long, allow_negative_numbers = true)]
+        direction: Option<f64>,
         #[command(flatten)]
         args: CalibrateArgs,
     },
@@ -274,17 +278,23 @@ pub(crate) enum Calibrate {
         #[command(flatten)]
         args: CalibrateArgs,
     },
+    /// Dynamics of the scan coils, by jumping onto places with contrast and counting while the beam arrives: acquisitions are
+    /// then placed where the coils carried the beam, and need not wait for them. The places get all of the beam time
+    Coil {
+        /// Detector that counts (default: the instrument's default)
+        #[arg(long)]
+        detector: Option<String>,
+        /// Beam time per axis, ms, 50 to 1000
+        #[arg(long, default_value_t = 1000)]
+        beam_ms: u32,
+        #[command(flatten)]
+        args: RunArgs,
+    },
 }
 
-/// How a calibration is run.
+/// How any calibration is run.
 #[derive(Debug, Args)]
-pub(crate) struct CalibrateArgs {
-    /// Dwell, µs (default: 1)
-    #[arg(long, allow_negative_numbers = true)]
-    pub(crate) dwell_us: Option<f64>,
-    /// Grid over the default field, N or ROWSxCOLUMNS (default: 512 for a field, 256 for a detector)
-    #[arg(long)]
-    pub(crate) pixels: Option<String>,
+pub(crate) struct RunArgs {
     /// Most electrons it may spend (default: a tenth over what it needs)
     #[arg(long, allow_negative_numbers = true)]
     pub(crate) max_electrons: Option<f64>,
@@ -293,6 +303,19 @@ pub(crate) struct CalibrateArgs {
     pub(crate) store_only: bool,
     #[command(flatten)]
     pub(crate) server: ServerArgs,
+}
+
+/// How a calibration of whole frames is run.
+#[derive(Debug, Args)]
+pub(crate) struct CalibrateArgs {
+    /// Dwell, µs (default: 1)
+    #[arg(long, allow_negative_numbers = true)]
+    pub(crate) dwell_us: Option<f64>,
+    /// Grid over the default field, N or ROWSxCOLUMNS (default: 512 for a field, 256 for a detector)
+    #[arg(long)]
+    pub(crate) pixels: Option<String>,
+    #[command(flatten)]
+    pub(crate) run: RunArgs,
 }
 
 /// What is scanned and how; the same for `acquire`, `simulate` and `view`.

@@ -1,6 +1,6 @@
 //! `calibrate`: a run on a server, its progress, and what came of it, with units and errors.
 
-use crate::args::{Calibrate, CalibrateArgs};
+use crate::args::{Calibrate, CalibrateArgs, RunArgs};
 use crate::failure::Failure;
 use crate::follow::Bar;
 use crate::online::grid;
@@ -20,20 +20,37 @@ const PICTURE_COLUMNS: usize = 60;
 
 /// Runs `beamwright calibrate`.
 pub(crate) async fn calibrate(what: Calibrate, output: &Output) -> Result<(), Failure> {
-    let (run, args) = match &what {
+    let (run, options, args) = match &what {
         Calibrate::Field {
             lattice,
             detector,
+            direction,
             args,
-        } => (field_run(lattice, detector.as_deref())?, args),
+        } => (
+            field_run(lattice, detector.as_deref(), *direction)?,
+            frames_of(args)?,
+            &args.run,
+        ),
         Calibrate::Detector {
             detector,
             pairs,
             excess,
             args,
-        } => (detector_run(detector, *pairs, excess.as_deref())?, args),
+        } => (
+            detector_run(detector, *pairs, excess.as_deref())?,
+            frames_of(args)?,
+            &args.run,
+        ),
+        Calibrate::Coil {
+            detector,
+            beam_ms,
+            args,
+        } => (
+            coil_run(detector.as_deref(), *beam_ms)?,
+            options_of(args),
+            args,
+        ),
     };
-    let options = options_of(args)?;
     let client = online::connect(&args.server).await?;
     let before = client.calibrations().await?;
     let results = lease_file::under(&client, async |lease: &Lease| {
@@ -111,14 +128,36 @@ async fn results_of(
     Ok(results)
 }
 
-fn field_run(lattice: &str, detector: Option<&str>) -> Result<CalibrationRun, Invalid> {
+fn field_run(
+    lattice: &str,
+    detector: Option<&str>,
+    direction: Option<f64>,
+) -> Result<CalibrationRun, Invalid> {
     let (spacing_nm, angle_rad) = lattice_of(lattice)?;
-    let detector = detector.map(DetectorName::new).transpose()?;
+    if let Some(degrees) = direction.filter(|d| !(-360.0..=360.0).contains(d)) {
+        return Err(Invalid::new("direction", degrees, "-360 to 360 degrees"));
+    }
     Ok(CalibrationRun::Field {
         spacing_nm,
         angle_rad,
-        detector: detector.map(|name| name.to_string()),
+        detector: name_of(detector)?,
+        direction_rad: direction.map(f64::to_radians),
     })
+}
+
+fn coil_run(detector: Option<&str>, beam_ms: u32) -> Result<CalibrationRun, Invalid> {
+    if !(50..=1000).contains(&beam_ms) {
+        return Err(Invalid::new("beam_ms", beam_ms, "50 to 1000 ms"));
+    }
+    Ok(CalibrationRun::Coil {
+        detector: name_of(detector)?,
+        beam_ms_per_axis: beam_ms,
+    })
+}
+
+fn name_of(detector: Option<&str>) -> Result<Option<String>, Invalid> {
+    let name = detector.map(DetectorName::new).transpose()?;
+    Ok(name.map(|name| name.to_string()))
 }
 
 /// `A[xB][:ANGLE]`: spacings in nm, angle in degrees.
@@ -174,16 +213,23 @@ fn detector_run(
     })
 }
 
-fn options_of(args: &CalibrateArgs) -> Result<CalibrationOptions, Invalid> {
+fn options_of(args: &RunArgs) -> CalibrationOptions {
+    CalibrationOptions {
+        activate: !args.store_only,
+        max_electrons: args.max_electrons,
+        ..CalibrationOptions::default()
+    }
+}
+
+fn frames_of(args: &CalibrateArgs) -> Result<CalibrationOptions, Invalid> {
     let dwell = args
         .dwell_us
         .map(DwellTime::from_microseconds)
         .transpose()?;
     Ok(CalibrationOptions {
-        activate: !args.store_only,
         dwell_ns: dwell.map_or(0, |dwell| dwell.nanoseconds().into()),
         grid: args.pixels.as_deref().map(grid).transpose()?,
-        max_electrons: args.max_electrons,
+        ..options_of(&args.run)
     })
 }
 
@@ -221,10 +267,11 @@ async fn show_lattice(
 fn text(calibration: &Calibration, before: &[Calibration], activate: bool) -> String {
     let mut lines = vec![match &calibration.detector {
         Some(detector) => format!("detector {detector}: {}", calibration.id),
-        None => format!("field: {}", calibration.id),
+        None => format!("{}: {}", calibration.kind, calibration.id),
     }];
     lines.extend(match calibration.kind.as_str() {
         "field" => field_text(calibration, before),
+        "coil" => coil_text(calibration),
         _ => detector_text(calibration),
     });
     lines.push(format!("  method      {}", calibration.method));
@@ -243,7 +290,7 @@ fn text(calibration: &Calibration, before: &[Calibration], activate: bool) -> St
     lines.push(match (calibration.active, activate) {
         (true, _) => "  in force for acquisitions created from now on".to_owned(),
         (false, true) => {
-            "  stored, not put in force: its uncertainty is above the bound (1 % of lengths, 5 % of a gain)".to_owned()
+            "  stored, not put in force: its uncertainty is above the bound (1 % of lengths, 5 % of a gain or a group delay)".to_owned()
         }
         (false, false) => "  stored, not put in force, as asked".to_owned(),
     });
@@ -292,7 +339,36 @@ fn field_text(new: &Calibration, before: &[Calibration]) -> Vec<String> {
         "  residual    {:.4} nm rms over the field",
         figure("residual_nm")
     ));
+    if let Some(angle) = new.figure("lattice_direction_rad") {
+        lines.push(format!(
+            "  direction   {:.2}° of the lattice's first vector",
+            angle.to_degrees()
+        ));
+    }
+    if !new.disagreement.is_empty() {
+        lines.push(format!("  disagrees   {}", new.disagreement));
+    }
     lines
+}
+
+fn coil_text(calibration: &Calibration) -> Vec<String> {
+    let axis = |axis: &str| {
+        let figure = |name: &str| {
+            calibration
+                .figure(&format!("{axis}_{name}"))
+                .unwrap_or(f64::NAN)
+        };
+        format!(
+            "  {axis}           group delay {:.3} ± {:.3} µs; low pass of {:.1} kHz, damping {:.2}; slow tail {:.2} %; residuals {:.2} of their noise",
+            1e-3 * figure("group_delay_ns"),
+            1e-3 * figure("group_delay_uncertainty_ns"),
+            1e-3 * figure("f0_hz"),
+            figure("zeta"),
+            100.0 * figure("tail"),
+            figure("residual"),
+        )
+    };
+    vec![axis("x"), axis("y")]
 }
 
 fn detector_text(calibration: &Calibration) -> Vec<String> {

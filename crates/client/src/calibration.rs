@@ -18,6 +18,9 @@ pub enum CalibrationRun {
         angle_rad: Option<f64>,
         /// Detector; `None`: the default one.
         detector: Option<String>,
+        /// Direction of the first lattice vector from +x towards +y, rad; `None`: as the calibration in force found it, if on
+        /// the same lattice.
+        direction_rad: Option<f64>,
     },
     /// Dark level and gain.
     Detector {
@@ -29,7 +32,12 @@ pub enum CalibrationRun {
         excess: Option<f64>,
     },
     /// Dynamics of the coils.
-    Coil,
+    Coil {
+        /// Detector; `None`: the default one.
+        detector: Option<String>,
+        /// Beam time per axis, ms, 50 to 1000; 0: 1000.
+        beam_ms_per_axis: u32,
+    },
 }
 
 /// How a calibration is run.
@@ -70,6 +78,8 @@ pub struct Calibration {
     pub figures: Vec<(String, f64)>,
     /// Electrons that the run has spent.
     pub electrons: f64,
+    /// What it says against the calibration that was in force; empty: nothing.
+    pub disagreement: String,
 }
 
 /// What a calibration run tells.
@@ -178,6 +188,7 @@ impl Client {
                 spacing_nm,
                 angle_rad,
                 detector,
+                direction_rad,
             } => Run::Field(v1::FieldCalibrationRun {
                 lattice_spacing_nm: spacing_nm[0],
                 second_spacing_nm: Some(spacing_nm[1]),
@@ -185,6 +196,7 @@ impl Client {
                 detector: detector.clone().unwrap_or_default(),
                 dwell_ns,
                 grid,
+                lattice_direction_rad: *direction_rad,
             }),
             CalibrationRun::Detector {
                 detectors,
@@ -197,7 +209,14 @@ impl Client {
                 n_pairs: *n_pairs,
                 excess: *excess,
             }),
-            CalibrationRun::Coil => Run::Coil(v1::CoilCalibrationRun::default()),
+            CalibrationRun::Coil {
+                detector,
+                beam_ms_per_axis,
+            } => Run::Coil(v1::CoilCalibrationRun {
+                detector: detector.clone().unwrap_or_default(),
+                beam_ms_per_axis: *beam_ms_per_axis,
+                sacrificial: None,
+            }),
         };
         let request = v1::RunCalibrationRequest {
             lease: lease.token(),
@@ -237,6 +256,9 @@ impl Calibration {
                 }
                 put("scale_uncertainty", field.scale_uncertainty);
                 put("residual_nm", field.residual_nm);
+                if let Some(angle) = field.lattice_direction_rad {
+                    put("lattice_direction_rad", angle);
+                }
             }
             Some(Result::Detector(detector)) => {
                 of_detector = Some(detector.detector.clone());
@@ -252,6 +274,12 @@ impl Calibration {
                     put(&format!("{axis}_f0_hz"), coil.f0_hz);
                     put(&format!("{axis}_zeta"), coil.zeta);
                     put(&format!("{axis}_group_delay_ns"), coil.group_delay_ns);
+                    put(
+                        &format!("{axis}_group_delay_uncertainty_ns"),
+                        coil.group_delay_uncertainty_ns,
+                    );
+                    put(&format!("{axis}_tail"), coil.tail_share);
+                    put(&format!("{axis}_residual"), coil.residual);
                 }
             }
             None => {}
@@ -268,6 +296,7 @@ impl Calibration {
             method: message.method.clone(),
             figures,
             electrons: message.electrons,
+            disagreement: message.disagreement.clone(),
         }
     }
 }

@@ -3,14 +3,19 @@
 //! What a run finds is stored under the id of its acquisition and never changed. Put in force it is used by every
 //! acquisition created from then on, also after a restart: `in-force.json` beside the stored ones names them and the
 //! controller they belong to. A field calibration says for which high tension and magnification it holds, and the newest
-//! choice that fits the column is taken; a detector's gain belongs to the high tension alone.
+//! choice that fits the column is taken; a detector's gain belongs to the high tension alone; the coils are a field's.
+//!
+//! A measured field that disagrees with the calibration in force beyond their uncertainties is a doubt: it stands in the
+//! status and in every prediction until a measurement agrees or another calibration is put in force.
 
+mod coils;
 mod running;
 
 pub(crate) use running::run;
 
 use crate::Error;
 use crate::archive::page;
+use crate::control::lock;
 use crate::refuse::{invalid, of_service, of_store, refuse};
 use crate::shared::Shared;
 use domain::{ColumnState, DetectorName, HighTension, Invalid, Nanometres, Pitch};
@@ -20,7 +25,7 @@ use prost_types::Timestamp;
 use proto::v1::{self, CalibrationKind, ErrorReason};
 use proto::{CALIBRATIONS, id_of_name, name_of_id};
 use std::time::Duration;
-use store::{CalibrationStore, ColumnKey, InForce, StoredDetectorCalibration};
+use store::{CalibrationStore, ColumnKey, Doubt, InForce, StoredDetectorCalibration};
 use tonic::Status;
 
 /// One calibration by name.
@@ -79,6 +84,7 @@ fn put_in_force(shared: &Shared, ids: &[String]) -> Result<(), Status> {
     let mut in_force = store.in_force(address).map_err(of_store)?;
     let fields = store.ids("field").map_err(of_store)?;
     let detectors = store.ids("detector").map_err(of_store)?;
+    let coils = store.ids("coil").map_err(of_store)?;
     for id in ids {
         if fields.contains(id) {
             in_force.choose_field(id);
@@ -86,13 +92,38 @@ fn put_in_force(shared: &Shared, ids: &[String]) -> Result<(), Status> {
             let stored = store.detector(id).map_err(of_store)?;
             let detector = stored.detector.to_string();
             in_force.detectors.insert(detector, id.clone());
+        } else if coils.contains(id) {
+            in_force.choose_coils(id);
         } else {
             let text = format!("there is no stored calibration {id}");
             return Err(refuse(ErrorReason::NotFound, text));
         }
     }
     apply(&shared.engine, store, &in_force).map_err(of_service)?;
-    store.put_in_force(&in_force).map_err(of_store)
+    store.put_in_force(&in_force).map_err(of_store)?;
+    *lock(&shared.doubt) = in_force.doubt;
+    Ok(())
+}
+
+/// Remembers what the newest measurement says against a field calibration in force.
+fn put_doubt(shared: &Shared, doubt: Option<Doubt>) -> Result<(), Status> {
+    let store = &shared.calibrations;
+    let address = &shared.engine.capabilities().address;
+    let mut in_force = store.in_force(address).map_err(of_store)?;
+    in_force.doubt.clone_from(&doubt);
+    store.put_in_force(&in_force).map_err(of_store)?;
+    if let Some(Doubt { against, text }) = &doubt {
+        tracing::warn!(against, text, "a calibration in force is doubted");
+    }
+    *lock(&shared.doubt) = doubt;
+    Ok(())
+}
+
+/// What speaks against the field calibration that is taken now.
+pub(crate) fn doubt(shared: &Shared) -> Option<String> {
+    let doubt = lock(&shared.doubt).clone()?;
+    let is_taken = fields_in_force(shared).contains(&doubt.against);
+    is_taken.then_some(doubt.text)
 }
 
 /// Gives the engine what was put in force on this instrument: at the start, and when the column has changed.
@@ -110,6 +141,9 @@ fn apply(engine: &Handle, store: &CalibrationStore, in_force: &InForce) -> Resul
         let holds = holds_at(&stored.column, &engine.column());
         let calibration = holds.then_some(stored.calibration);
         engine.calibrate_detector(&DetectorName::new(name)?, calibration)?;
+    }
+    for id in &in_force.coils {
+        engine.add_coil(coils::from_store(&store.coil(id)?)?)?;
     }
     Ok(())
 }
@@ -137,7 +171,9 @@ pub(crate) fn names_in_force(shared: &Shared) -> Vec<String> {
     let gains = detectors
         .iter()
         .filter_map(|d| d.calibration.as_ref().map(|c| c.id.clone()));
-    let mut ids: Vec<String> = fields_in_force(shared).into_iter().chain(gains).collect();
+    let coils = shared.engine.coils_in_force().map(|c| c.id);
+    let fields = fields_in_force(shared).into_iter();
+    let mut ids: Vec<String> = fields.chain(gains).chain(coils).collect();
     ids.sort();
     ids.dedup();
     ids.iter().map(|id| name_of_id(CALIBRATIONS, id)).collect()
@@ -161,6 +197,12 @@ fn all(shared: &Shared) -> Result<Vec<v1::Calibration>, Status> {
         let stored = store.detector(&id).map_err(of_store)?;
         let is_active = is_gain(&stored.detector, &id);
         found.push(of_stored_detector(&stored, is_active));
+    }
+    let coils = shared.engine.coils_in_force().map(|c| c.id);
+    for id in store.ids("coil").map_err(of_store)? {
+        let stored = store.coil(&id).map_err(of_store)?;
+        let is_active = coils.as_ref() == Some(&id);
+        found.push(coils::of_stored(&stored, is_active).map_err(|e| of_store(e.into()))?);
     }
     for c in shared.engine.calibrations() {
         let message = of_field(&c, fields.contains(&c.id));
@@ -205,10 +247,9 @@ fn of_field(c: &FieldCalibration, active: bool) -> v1::Calibration {
             matrix_per_nm: map.m.as_flattened().to_vec(),
             offset: map.t.to_vec(),
             scale_uncertainty: c.scale_uncertainty,
-            residual_nm: 0.0,
+            ..Default::default()
         })),
-        electrons: 0.0,
-        camera_length_mm: None,
+        ..Default::default()
     }
 }
 
@@ -227,9 +268,11 @@ fn of_stored_field(c: &store::FieldCalibration, active: bool) -> v1::Calibration
             offset: c.offset.to_vec(),
             scale_uncertainty: c.uncertainty,
             residual_nm: c.residual_nm,
+            lattice_direction_rad: c.lattice.map(|lattice| lattice.direction_rad),
         })),
         electrons: c.electrons,
         camera_length_mm: None,
+        disagreement: c.disagreement.clone(),
     }
 }
 

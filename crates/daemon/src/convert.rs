@@ -175,6 +175,9 @@ fn warnings(shared: &Shared) -> Vec<v1::Warning> {
         let text = "the probe current is unknown: budgets in electrons are refused";
         warn(v1::WarningKind::CurrentUnknown, text.into());
     }
+    if let Some(text) = crate::calibrations::doubt(shared) {
+        warn(v1::WarningKind::Calibration, text);
+    }
     if let Some(latest) = shared.engine.status() {
         match &latest.value.recorder {
             RecorderState::Failed { cause } => {
@@ -209,7 +212,13 @@ pub(crate) fn acquisition(shared: &Shared, a: &Acquisition, with_plan: bool) -> 
         name: name_of_id(ACQUISITIONS, a.id.as_str()),
         state: state(a) as i32,
         plan: with_plan.then(|| shown_plan(&a.plan)),
-        prediction: Some(prediction(&a.prediction, &a.plan)),
+        prediction: Some(v1::Prediction {
+            warnings: match a.state.is_final() {
+                true => Vec::new(),
+                false => doubts(shared, &a.plan),
+            },
+            ..prediction(&a.prediction, &a.plan)
+        }),
         progress: Some(progress(a)),
         dose: Some(v1::DoseTotals {
             committed_electrons: a.dose.committed,
@@ -304,6 +313,14 @@ fn progress(a: &Acquisition) -> v1::Progress {
             _ if a.state == State::Finished => 1.0,
             n => (ended as f64 / n as f64).min(1.0),
         },
+    }
+}
+
+/// What speaks against the calibration that a plan is run with.
+pub(crate) fn doubts(shared: &Shared, plan: &domain::Plan) -> Vec<String> {
+    match plan.field.pitch {
+        domain::Pitch::Nanometres(_) => crate::calibrations::doubt(shared).into_iter().collect(),
+        domain::Pitch::Unknown => Vec::new(),
     }
 }
 

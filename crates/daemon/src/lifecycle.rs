@@ -302,6 +302,12 @@ fn share(
         control: Arc::new(Control::new(engine.clone(), epoch)),
         column: Mutex::new(Box::new(opened.column.clone())),
         calibrations: opened.calibrations.clone(),
+        doubt: Mutex::new(
+            opened
+                .calibrations
+                .in_force(&engine.capabilities().address)?
+                .doubt,
+        ),
         uploads: Mutex::new(Uploads::default()),
         requests: Mutex::new(Requests::on_record(&archive)),
         archive,

@@ -27,6 +27,8 @@ pub(crate) struct Shared {
     pub(crate) clock: Arc<dyn Clock>,
     pub(crate) column: Mutex<Box<dyn hal::Column>>,
     pub(crate) calibrations: store::CalibrationStore,
+    /// What the newest measurement says against a field calibration in force.
+    pub(crate) doubt: Mutex<Option<store::Doubt>>,
     pub(crate) archive: Archive,
     pub(crate) uploads: Mutex<Uploads>,
     pub(crate) requests: Mutex<Requests>,

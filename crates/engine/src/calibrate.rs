@@ -8,8 +8,10 @@
 //! A run always ends: when it is cancelled, trips, loses its lease or falls silent it is aborted, blanked, and refused.
 
 mod coil;
+mod disagreement;
 
-pub use coil::{AxisFound, COIL_DWELL_US, CoilFound, coil};
+pub use coil::{AxisFound, COIL_DWELL_US, CoilFound, coil, coil_survey};
+pub use disagreement::{Disagreement, Lying};
 
 use crate::lockstep::{Lockstep, Observer};
 use crate::{Acquisition, AcquisitionId, Command, EndReason, Error, Handle, State, Tail};
@@ -265,20 +267,31 @@ pub struct FieldResult {
     pub calibration: FieldCalibration,
     /// With standard errors.
     pub found: FieldFound,
+    /// What it says against the calibration that the run was made with.
+    pub disagreement: Disagreement,
     /// The lattice as it was seen, `[row, column]`.
     pub image: Vec<f32>,
     /// Electrons spent.
     pub electrons: f64,
 }
 
-/// Measures the field on a lattice of known spacing by `plan` (a [`field_plan`]), with its first detector. Of several lattices the one
-/// that the image shows best is taken. `old` is the calibration the run is made with; the new one corrects its pitch,
-/// aspect and shear and keeps its rotation and offset.
+/// What a field is measured on, and what is believed so far.
+#[derive(Debug, Clone, PartialEq)]
+pub struct FieldTask {
+    /// Of several the one that the image shows best is taken.
+    pub lattices: Vec<Lattice>,
+    /// How which lattice lies, where that is known: then a turned or mirrored scan is noticed too.
+    pub lying: Vec<Lying>,
+    /// The calibration that the run is made with.
+    pub old: FieldCalibration,
+}
+
+/// Measures the field on a lattice of known spacing by `plan` (a [`field_plan`]), with its first detector. The new calibration
+/// corrects pitch, aspect and shear of the old one and keeps its rotation and offset.
 pub fn field(
     runner: &mut dyn Runner,
     plan: &Plan,
-    lattices: &[Lattice],
-    old: &FieldCalibration,
+    task: &FieldTask,
     occasion: &Occasion,
     watch: Watch<'_>,
 ) -> Result<FieldResult, Error> {
@@ -301,7 +314,8 @@ pub fn field(
     })?;
     let image = image(plan, &run.blocks, 0, 0);
     let pitch = plan.field.pitch.field_units();
-    let found = best_of(lattices, pitch, |lattice| {
+    let old = &task.old;
+    let found = best_of(&task.lattices, pitch, |lattice| {
         recon::calibrate::field(plan.field.grid, &image, lattice, pitch)
     })?;
     let name = run.acquisition.id.as_str();
@@ -312,7 +326,9 @@ pub fn field(
             "an invertible matrix",
         )
     })?;
+    let sigma = [old.scale_uncertainty, calibration.scale_uncertainty];
     Ok(FieldResult {
+        disagreement: Disagreement::of(&found, pitch, sigma, &task.lying),
         calibration,
         found,
         image,
@@ -571,15 +587,14 @@ mod tests {
             told.push(p.done);
             true
         };
-        let result = field(
-            &mut crystal,
-            &plan,
-            &[lattice],
-            &old,
-            &occasion(),
-            &mut watch,
-        );
-        let new = result.unwrap().calibration;
+        let task = FieldTask {
+            lattices: vec![lattice],
+            lying: Vec::new(),
+            old: old.clone(),
+        };
+        let result = field(&mut crystal, &plan, &task, &occasion(), &mut watch).unwrap();
+        assert!(result.disagreement.is_any(), "{:?}", result.disagreement);
+        let new = result.calibration;
         assert_eq!(told.len(), 1);
         assert_eq!((new.date_s, new.magnification), (1, Some(1e6)));
         // Where the specimen lay at f, the deflection was C·0.1·M⁻¹·f: a pixel commanded by the new map lands right.
@@ -621,14 +636,12 @@ mod tests {
         let mut crystal = Crystal {
             truth: [[0.1, 0.0], [0.0, 0.1]],
         };
-        let refused = field(
-            &mut crystal,
-            &plan,
-            &[lattice],
-            &old,
-            &occasion(),
-            &mut |_| true,
-        );
+        let task = FieldTask {
+            lattices: vec![lattice],
+            lying: Vec::new(),
+            old,
+        };
+        let refused = field(&mut crystal, &plan, &task, &occasion(), &mut |_| true);
         assert!(matches!(refused, Err(Error::Invalid(i)) if i.field == "field.rotation_rad"));
     }
 }

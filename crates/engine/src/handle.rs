@@ -257,18 +257,29 @@ impl Handle {
         Ok(crate::prepare::choose_calibration(field, &instrument, now)?)
     }
 
+    /// The coil calibration that acquisitions are placed by now, if one holds.
+    #[must_use]
+    pub fn coils_in_force(&self) -> Option<CoilCalibration> {
+        let instrument = lock(&self.shared.instrument).clone();
+        let now_s = self.shared.clock.wall().as_secs();
+        let found = CoilCalibration::select(&instrument.coils, &instrument.column, now_s);
+        found.ok().flatten().cloned()
+    }
+
     /// Coil calibrations at hand.
     #[must_use]
     pub fn coils(&self) -> Vec<CoilCalibration> {
         lock(&self.shared.instrument).coils.clone()
     }
 
-    /// Adds a coil calibration; acquisitions created from now on may be predicted by it.
+    /// Puts a coil calibration in force: acquisitions created from now on are placed by it where it holds. Newer ones are put
+    /// aside.
     pub fn add_coil(&self, calibration: CoilCalibration) -> Result<(), Error> {
         calibration.model.check()?;
         let known = &mut lock(&self.shared.instrument).coils;
-        known.retain(|c| c.id != calibration.id);
-        known.push(calibration);
+        known.retain(|c| c.id != calibration.id && c.date_s <= calibration.date_s);
+        // Of two of one second the first is taken.
+        known.insert(0, calibration);
         Ok(())
     }
 

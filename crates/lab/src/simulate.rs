@@ -231,13 +231,18 @@ impl Stage {
         self.instrument.probe.noiseless = noiseless;
         let mut session = session?;
         let map = session.engine.field_calibration(&plan.field)?;
+        let occasion = engine::calibrate::Occasion {
+            date_s: 0,
+            valid_for: Duration::MAX,
+            column: domain::ColumnState::default(),
+        };
         let found = engine::calibrate::coil(
             &mut session.engine,
             &bright,
             &map,
             beam,
-            "coil-simulated",
-            0,
+            &occasion,
+            &mut |_| true,
         )?;
         let each =
             |of: fn(&engine::calibrate::AxisFound) -> f64| [0, 1].map(|i| of(&found.axes[i]));

@@ -10,7 +10,7 @@ use domain::{
     ScanField, VirtualClock,
 };
 use engine::Config;
-use engine::calibrate::{DetectorTask, Occasion, detectors, field, field_plan};
+use engine::calibrate::{DetectorTask, FieldTask, Occasion, detectors, field, field_plan};
 use engine::lockstep::Lockstep;
 use recon::calibrate::Lattice;
 use sim::{Device, Instrument, LoadOptions, Specimen};
@@ -174,22 +174,19 @@ fn field_pulls(preset: &str, seed: u64) -> [f64; 3] {
     ];
     let mut bench = bench(&instrument, seed);
     let plan = field_plan(&plan(512, "haadf", 1000), true);
-    let old = bench.setup.calibrations[0].clone();
     let occasion = Occasion {
         date_s: 0,
         valid_for: Duration::MAX,
         column: ColumnState::default(),
     };
     let mut watch = |_: &_| true;
-    let result = field(
-        &mut bench.engine,
-        &plan,
-        &[MOS2],
-        &old,
-        &occasion,
-        &mut watch,
-    )
-    .unwrap();
+    let task = FieldTask {
+        lattices: vec![MOS2],
+        lying: Vec::new(),
+        old: bench.setup.calibrations[0].clone(),
+    };
+    let result = field(&mut bench.engine, &plan, &task, &occasion, &mut watch).unwrap();
+    assert!(result.disagreement.is_any(), "{}", result.disagreement);
     let m = result.found.nm_from_px;
     let pitch = plan.field.pitch.field_units();
     let sigma = result.calibration.scale_uncertainty;

@@ -52,6 +52,17 @@ impl ColumnKey {
     }
 }
 
+/// A lattice as it lay in the field.
+#[derive(Debug, Clone, Copy, PartialEq, Serialize, Deserialize)]
+pub struct SeenLattice {
+    /// Lengths of its two vectors, nm.
+    pub spacing_nm: [f64; 2],
+    /// Angle between them, rad.
+    pub between_rad: f64,
+    /// Angle of the first from +x towards +y, rad.
+    pub direction_rad: f64,
+}
+
 /// Field (nm, scan rotation 0) to deflection (−1…1 at the coil): `deflection = m · field + t`.
 #[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
 pub struct FieldCalibration {
@@ -78,6 +89,12 @@ pub struct FieldCalibration {
     pub electrons: f64,
     /// How it was found: `lattice of 0.235 nm, image img-7`, `stated by operator`.
     pub source: String,
+    /// The lattice that it was found on.
+    #[serde(default)]
+    pub lattice: Option<SeenLattice>,
+    /// What it says against the calibration that was in force, in words; empty where they agree.
+    #[serde(default)]
+    pub disagreement: String,
 }
 
 impl FieldCalibration {
@@ -109,10 +126,30 @@ pub struct CoilCalibration {
     pub column: ColumnKey,
     /// Kind of model.
     pub model: String,
-    /// Parameters by name.
+    /// Parameters by name, finite.
     pub parameters: Vec<(String, Vec<f64>)>,
     /// How it was found.
     pub source: String,
+    /// Until when it counts as fresh, seconds since 1970-01-01 UTC; `None`: for good.
+    #[serde(default)]
+    pub valid_until_s: Option<u64>,
+    /// Electrons that the run spent.
+    #[serde(default)]
+    pub electrons: f64,
+}
+
+impl CoilCalibration {
+    /// The values of a parameter; refuses a calibration that has another number of them.
+    pub fn parameter<const N: usize>(&self, name: &str) -> Result<[f64; N], Invalid> {
+        let found = self.parameters.iter().find(|(known, _)| known == name);
+        let values = found
+            .map(|(_, values)| values.as_slice())
+            .unwrap_or_default();
+        values.try_into().map_err(|_| {
+            let field = format!("calibration.parameters.{name}");
+            Invalid::new(field, format!("{values:?}"), format!("{N} numbers"))
+        })
+    }
 }
 
 /// A detector's calibration with what it belongs to.
@@ -175,19 +212,44 @@ pub struct InForce {
     /// By detector.
     #[serde(default)]
     pub detectors: BTreeMap<String, String>,
+    /// Coil calibrations, the newest choice last.
+    #[serde(default)]
+    pub coils: Vec<String>,
+    /// What the newest measurement says against a field calibration in force.
+    #[serde(default)]
+    pub doubt: Option<Doubt>,
 }
 
-/// Most field calibrations in force at once: one per state of the column that somebody works in.
-const FIELDS: usize = 32;
+/// A measurement that disagrees with a calibration in force.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Doubt {
+    /// Id of the calibration that is doubted.
+    pub against: String,
+    /// In words.
+    pub text: String,
+}
+
+/// Most calibrations of field or coils in force at once: one per state of the column that somebody works in.
+const STATES: usize = 32;
 
 impl InForce {
-    /// Puts a field calibration above all others.
+    /// Puts a field calibration above all others; whatever was said against those is settled.
     pub fn choose_field(&mut self, id: &str) {
-        self.fields.retain(|known| known != id);
-        self.fields.push(id.to_owned());
-        let surplus = self.fields.len().saturating_sub(FIELDS);
-        self.fields.drain(..surplus);
+        choose(&mut self.fields, id);
+        self.doubt = None;
     }
+
+    /// Puts a coil calibration above all others.
+    pub fn choose_coils(&mut self, id: &str) {
+        choose(&mut self.coils, id);
+    }
+}
+
+fn choose(chosen: &mut Vec<String>, id: &str) {
+    chosen.retain(|known| known != id);
+    chosen.push(id.to_owned());
+    let surplus = chosen.len().saturating_sub(STATES);
+    chosen.drain(..surplus);
 }
 
 /// A directory of calibrations: `field-<id>.json`, `detector-<id>.json`, `coil-<id>.json`.
@@ -395,6 +457,12 @@ mod tests {
             residual_nm: 0.02,
             electrons: 1e6,
             source: "stated".into(),
+            lattice: Some(SeenLattice {
+                spacing_nm: [0.3, 0.4],
+                between_rad: 1.5,
+                direction_rad: 0.2,
+            }),
+            disagreement: "lengths".into(),
         }
     }
 

@@ -19,7 +19,7 @@ mod record;
 mod zarr;
 
 pub use calibration::{
-    CalibrationStore, CoilCalibration, ColumnKey, FieldCalibration, InForce,
+    CalibrationStore, CoilCalibration, ColumnKey, Doubt, FieldCalibration, InForce, SeenLattice,
     StoredDetectorCalibration,
 };
 pub use claim::{

@@ -3,7 +3,7 @@
 //! Everything is checked, and its cost known, before the beam moves. The run commands the engine under the caller's lease;
 //! when the caller goes away, or the lease ends, it is aborted and the beam blanked.
 
-use super::{get, put_in_force};
+use super::{coils, get, put_doubt, put_in_force};
 use crate::refuse::{invalid, of_engine, of_store, refuse};
 use crate::service::{Streamed, blocking};
 use crate::shared::Shared;
@@ -12,16 +12,17 @@ use domain::{
 };
 use engine::Handle;
 use engine::calibrate::{
-    self, DetectorResult, DetectorTask, FieldResult, Occasion, Progress, detector_plan, field_plan,
+    self, DetectorResult, DetectorTask, Disagreement, FieldResult, FieldTask, Lying, Occasion,
+    Progress, Watch, coil_survey, detector_plan, field_plan,
 };
 use hal::{BlankerKind, FieldCalibration};
 use proto::v1::{self, ErrorReason};
 use proto::{CALIBRATIONS, name_of_id};
 use recon::calibrate::Lattice;
-use std::f64::consts::{FRAC_PI_2, FRAC_PI_3};
+use std::f64::consts::{FRAC_PI_2, FRAC_PI_3, TAU};
 use std::sync::Arc;
 use std::time::Duration;
-use store::{ColumnKey, StoredDetectorCalibration};
+use store::{ColumnKey, Doubt, SeenLattice, StoredDetectorCalibration};
 use tokio::sync::{OwnedSemaphorePermit, mpsc};
 use tokio_stream::wrappers::ReceiverStream;
 use tonic::Status;
@@ -39,6 +40,11 @@ const VALID_FOR: Duration = Duration::from_secs(30 * 86_400);
 /// What is put in force without being asked twice: relative standard uncertainty of lengths, and of a gain.
 const SCALE_BOUND: f64 = 0.01;
 const GAIN_BOUND: f64 = 0.05;
+/// Standard uncertainty of a group delay, of itself or, for fast coils, in µs.
+const DELAY_BOUND: f64 = 0.05;
+const DELAY_BOUND_US: f64 = 0.02;
+/// Beam time per axis where none is stated, ms.
+const COIL_MS: u32 = 1000;
 /// Budget over the predicted electrons where none is stated.
 const MARGIN: f64 = 1.1;
 /// Progress messages that may wait for the client; more are not sent. The results always have room.
@@ -148,14 +154,25 @@ struct Job {
 }
 
 enum What {
-    Field {
-        lattices: Vec<Lattice>,
-        old: FieldCalibration,
-    },
+    Field(FieldTask),
     Detectors {
         tasks: Vec<DetectorTask>,
         n_pairs: u32,
     },
+    Coils {
+        map: FieldCalibration,
+        /// Per axis.
+        beam: Duration,
+    },
+}
+
+/// What a run found, stored.
+struct Kept {
+    ids: Vec<String>,
+    /// Those that are good enough to be put in force.
+    good: Vec<String>,
+    /// What a field says against the calibration before it.
+    disagreement: Option<Disagreement>,
 }
 
 impl Job {
@@ -176,9 +193,10 @@ impl Job {
                 let (what, plan) = checked.map_err(|e| invalid(e.within("detector")))?;
                 (what, plan, "detector")
             }
-            Some(Run::Coil(_)) => {
-                let text = "this version of the service does not identify coils";
-                return Err(refuse(ErrorReason::Unsupported, text));
+            Some(Run::Coil(run)) => {
+                let checked = coil_job(shared, engine, run);
+                let (what, plan) = checked.map_err(|e| invalid(e.within("coil")))?;
+                (what, plan, "coil")
             }
             None => {
                 return Err(invalid(Invalid::new(
@@ -200,10 +218,11 @@ impl Job {
     }
 
     /// What is acquired with the beam.
-    fn acquired(&self) -> Plan {
+    fn acquired(&self) -> Result<Plan, Invalid> {
         match &self.what {
-            What::Field { .. } => self.plan.clone(),
-            What::Detectors { n_pairs, .. } => detector_plan(&self.plan, *n_pairs),
+            What::Field(_) => Ok(self.plan.clone()),
+            What::Detectors { n_pairs, .. } => Ok(detector_plan(&self.plan, *n_pairs)),
+            What::Coils { .. } => coil_survey(&self.plan),
         }
     }
 
@@ -214,13 +233,21 @@ impl Job {
             let budget = budget.map_err(|e| invalid(e.named("max_electrons")))?;
             self.plan.limits.total = Some(budget);
         }
-        let prediction = engine.validate(&self.acquired());
+        let acquired = self.acquired().map_err(|e| invalid(e.within(parent)))?;
+        let prediction = engine.validate(&acquired);
         let prediction = prediction.map_err(|e| of_engine(e, parent))?;
         self.predicted = prediction.time.unwrap_or_default();
         let spends = prediction.electrons_dwell.zip(prediction.electrons_outside);
-        let Some(spends) = spends.map(|(dwell, outside)| dwell + outside) else {
+        let Some(mut spends) = spends.map(|(dwell, outside)| dwell + outside) else {
             return Ok(());
         };
+        if let (What::Coils { beam, .. }, Some(current)) =
+            (&self.what, engine.column().probe_current)
+        {
+            // The survey is the first of its runs; what the later ones do depends on what is found.
+            self.predicted = 2 * *beam;
+            spends = current.electrons_per_ns() * self.predicted.as_nanos() as f64;
+        }
         let max = stated.unwrap_or(MARGIN * spends);
         if spends > max {
             let allowed = format!(
@@ -236,7 +263,7 @@ impl Job {
     fn run(
         mut self,
         shared: &Shared,
-        mut engine: Handle,
+        engine: Handle,
         teller: &Teller,
     ) -> Result<Vec<v1::Calibration>, Status> {
         let occasion = Occasion {
@@ -245,61 +272,98 @@ impl Job {
             column: engine.column(),
         };
         let mut watch = |progress: &Progress| teller.at(progress);
-        let failed = |e| of_engine(e, "run");
         self.plan.texts.title = "calibration".to_owned();
-        let (ids, within_bounds) = match &self.what {
-            What::Field { lattices, old } => {
-                let result = calibrate::field(
-                    &mut engine,
-                    &self.plan,
-                    lattices,
-                    old,
-                    &occasion,
-                    &mut watch,
-                );
-                let stored = stored_field(&result.map_err(failed)?, &occasion);
-                shared.calibrations.put_field(&stored).map_err(of_store)?;
-                let is_good = stored.uncertainty <= SCALE_BOUND;
-                (vec![stored.id], vec![is_good])
+        let kept = self.kept(shared, engine, &occasion, &mut watch)?;
+        let is_in_force = self.activate && !kept.good.is_empty();
+        if is_in_force {
+            put_in_force(shared, &kept.good)?;
+        }
+        if let (What::Field(task), Some(found)) = (&self.what, &kept.disagreement) {
+            let id = kept.ids.first().map_or("", String::as_str);
+            put_doubt(shared, doubt_of(found, &task.old.id, id, is_in_force))?;
+        }
+        let named = kept.ids.iter().map(|id| name_of_id(CALIBRATIONS, id));
+        named.map(|name| get(shared, &name)).collect()
+    }
+
+    /// Runs it and stores what it finds.
+    fn kept(
+        &self,
+        shared: &Shared,
+        mut engine: Handle,
+        occasion: &Occasion,
+        watch: Watch<'_>,
+    ) -> Result<Kept, Status> {
+        let failed = |e| of_engine(e, "run");
+        let (plan, store) = (&self.plan, &shared.calibrations);
+        let keep = |id: String, is_good: bool| Kept {
+            good: is_good.then(|| id.clone()).into_iter().collect(),
+            ids: vec![id],
+            disagreement: None,
+        };
+        match &self.what {
+            What::Field(task) => {
+                let result = calibrate::field(&mut engine, plan, task, occasion, watch);
+                let result = result.map_err(failed)?;
+                let stored = stored_field(&result, &task.old.id, occasion);
+                store.put_field(&stored).map_err(of_store)?;
+                Ok(Kept {
+                    disagreement: Some(result.disagreement),
+                    ..keep(stored.id, stored.uncertainty <= SCALE_BOUND)
+                })
             }
             What::Detectors { tasks, n_pairs } => {
-                let (plan, date_s) = (&self.plan, occasion.date_s);
-                let found =
-                    calibrate::detectors(&mut engine, plan, *n_pairs, tasks, date_s, &mut watch);
+                let date_s = occasion.date_s;
+                let found = calibrate::detectors(&mut engine, plan, *n_pairs, tasks, date_s, watch);
                 let (found, electrons) = found.map_err(failed)?;
                 let (mut ids, mut good) = (Vec::new(), Vec::new());
                 for result in found {
-                    let stored = stored_detector(&result, &occasion, electrons);
-                    shared
-                        .calibrations
-                        .put_detector(&stored)
-                        .map_err(of_store)?;
+                    let stored = stored_detector(&result, occasion, electrons);
+                    store.put_detector(&stored).map_err(of_store)?;
+                    if result.found.gain.1 <= GAIN_BOUND * result.found.gain.0 {
+                        good.push(stored.calibration.id.clone());
+                    }
                     ids.push(stored.calibration.id);
-                    good.push(result.found.gain.1 <= GAIN_BOUND * result.found.gain.0);
                 }
-                (ids, good)
+                Ok(Kept {
+                    ids,
+                    good,
+                    disagreement: None,
+                })
             }
-        };
-        if self.activate {
-            let good: Vec<String> = ids
-                .iter()
-                .zip(within_bounds)
-                .filter(|(_, is_good)| *is_good)
-                .map(|(id, _)| id.clone())
-                .collect();
-            put_in_force(shared, &good)?;
+            What::Coils { map, beam } => {
+                let found = calibrate::coil(&mut engine, plan, map, *beam, occasion, watch);
+                let found = found.map_err(failed)?;
+                let stored = coils::stored(&found, ColumnKey::of(&occasion.column));
+                store.put_coil(&stored).map_err(of_store)?;
+                let is_good = found.axes.iter().all(|axis| {
+                    let delay_us = axis.fit.coil.group_delay_us();
+                    axis.fit.group_delay_error_us <= DELAY_BOUND_US.max(DELAY_BOUND * delay_us)
+                });
+                Ok(keep(stored.id, is_good))
+            }
         }
-        ids.iter()
-            .map(|id| get(shared, &name_of_id(CALIBRATIONS, id)))
-            .collect()
     }
+}
+
+/// What a measured field leaves to be said against the calibration that is taken from now on: the one it was made with, or,
+/// where it `is_in_force`, the new one `id`, which corrects lengths but no turn.
+fn doubt_of(found: &Disagreement, old: &str, id: &str, is_in_force: bool) -> Option<Doubt> {
+    let (against, rest) = match is_in_force {
+        true => (id, found.uncorrected()),
+        false => (old, *found),
+    };
+    rest.is_any().then(|| Doubt {
+        against: against.to_owned(),
+        text: format!("measurement {id} contradicts the field calibration {old}: {rest}"),
+    })
 }
 
 fn until(occasion: &Occasion) -> Option<u64> {
     Some(occasion.date_s + occasion.valid_for.as_secs())
 }
 
-fn stored_field(result: &FieldResult, occasion: &Occasion) -> store::FieldCalibration {
+fn stored_field(result: &FieldResult, old: &str, occasion: &Occasion) -> store::FieldCalibration {
     let (new, found) = (&result.calibration, &result.found);
     let lattice = &found.lattice;
     store::FieldCalibration {
@@ -322,6 +386,15 @@ fn stored_field(result: &FieldResult, occasion: &Occasion) -> store::FieldCalibr
             100.0 * found.explained,
             found.residual,
         ),
+        lattice: Some(SeenLattice {
+            spacing_nm: [lattice.a_nm, lattice.b_nm],
+            between_rad: lattice.gamma_rad,
+            direction_rad: found.lattice_angle_rad,
+        }),
+        disagreement: match result.disagreement.is_any() {
+            true => format!("against {old}: {}", result.disagreement),
+            false => String::new(),
+        },
     }
 }
 
@@ -361,6 +434,13 @@ fn field_job(
 ) -> Result<(What, Plan, &'static str), Status> {
     let checked = || -> Result<(Vec<Lattice>, Plan), Invalid> {
         let lattices = lattices_of(run)?;
+        if let Some(direction) = run
+            .lattice_direction_rad
+            .filter(|d| !(-TAU..=TAU).contains(d))
+        {
+            let allowed = "-2 pi to 2 pi rad";
+            return Err(Invalid::new("lattice_direction_rad", direction, allowed));
+        }
         let name = match run.detector.as_str() {
             "" => shared.default_detectors.first().cloned(),
             name => Some(known(engine, name, "detector")?.name),
@@ -387,7 +467,39 @@ fn field_job(
             "there is no field calibration to begin from; state one in [[calibrations]], right within 30 %",
         )
     })?;
-    Ok((What::Field { lattices, old }, plan, "field"))
+    let lying = lying_of(shared, run, &lattices, &old);
+    let task = FieldTask {
+        lattices,
+        lying,
+        old,
+    };
+    Ok((What::Field(task), plan, "field"))
+}
+
+/// How the lattice should lie: as stated, else as the calibration in force saw one. The engine compares it with one of the
+/// same kind only.
+fn lying_of(
+    shared: &Shared,
+    run: &v1::FieldCalibrationRun,
+    lattices: &[Lattice],
+    old: &FieldCalibration,
+) -> Vec<Lying> {
+    if let Some(angle_rad) = run.lattice_direction_rad {
+        let lying = |&lattice: &Lattice| Lying { lattice, angle_rad };
+        return lattices.iter().map(lying).collect();
+    }
+    // One that the setup states is not in the store.
+    let stored = shared.calibrations.field(&old.id).ok();
+    let seen = stored.and_then(|stored| stored.lattice);
+    let lying = |seen: SeenLattice| Lying {
+        lattice: Lattice {
+            a_nm: seen.spacing_nm[0],
+            b_nm: seen.spacing_nm[1],
+            gamma_rad: seen.between_rad,
+        },
+        angle_rad: seen.direction_rad,
+    };
+    seen.into_iter().map(lying).collect()
 }
 
 /// Lattices as stated; an angle that is not is 60° or 90°, as the image shows.
@@ -453,6 +565,40 @@ fn detector_job(
     let names = detectors.into_iter().map(|d| d.name);
     let plan = plan(shared, run.grid, DETECTOR_SIDE, run.dwell_ns, names)?;
     Ok((What::Detectors { tasks, n_pairs }, plan))
+}
+
+fn coil_job(
+    shared: &Shared,
+    engine: &Handle,
+    run: &v1::CoilCalibrationRun,
+) -> Result<(What, Plan), Invalid> {
+    let ms = match run.beam_ms_per_axis {
+        0 => COIL_MS,
+        ms if (50..=1000).contains(&ms) => ms,
+        ms => {
+            let allowed = "50 to 1000 ms, or 0 for 1000";
+            return Err(Invalid::new("beam_ms_per_axis", ms, allowed));
+        }
+    };
+    if run.sacrificial.is_some() {
+        let allowed = "unset: this version finds the places by itself, over the whole field";
+        return Err(Invalid::new("sacrificial", "set", allowed));
+    }
+    let name = match run.detector.as_str() {
+        "" => shared.default_detectors.first().cloned(),
+        name => Some(known(engine, name, "detector")?.name),
+    };
+    let plan = Plan::new(
+        shared.default_field,
+        name.into_iter().collect(),
+        Exposure::Dwell(DwellTime::from_microseconds(calibrate::COIL_DWELL_US)?),
+    );
+    plan.check()?;
+    let (known, column) = (engine.calibrations(), engine.column());
+    let now_s = shared.clock.wall().as_secs();
+    let map = FieldCalibration::select(&known, plan.field.pitch, &column, now_s)?.clone();
+    let beam = Duration::from_millis(ms.into());
+    Ok((What::Coils { map, beam }, plan))
 }
 
 /// As stated, else as the calibration in force says, else (and for 0) measured.

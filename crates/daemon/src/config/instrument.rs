@@ -3,7 +3,8 @@
 use super::parts::{BlankerWord, LevelWord};
 use super::{Config, DetectorPart};
 use domain::{
-    ColumnState, Current, DetectorCalibration, DetectorName, HighTension, Invalid, Nanometres,
+    Affine, ColumnState, Current, DetectorCalibration, DetectorName, HighTension, Invalid,
+    Nanometres,
 };
 use hal::{
     AdcChannel, AdcInput, Blanker, BlankerKind, DacChannel, DetectorSetup, Electrical,
@@ -106,6 +107,20 @@ impl Config {
             let mut calibration =
                 FieldCalibration::square(&part.id, FieldUnit::Nanometres, part.width_nm)
                     .map_err(|e| e.named(format!("{path}.width_nm")))?;
+            if !(-180.0..=180.0).contains(&part.rotation_deg) {
+                let field = format!("{path}.rotation_deg");
+                return Err(Invalid::new(
+                    field,
+                    part.rotation_deg,
+                    "-180 to 180 degrees",
+                ));
+            }
+            let (sin, cos) = part.rotation_deg.to_radians().sin_cos();
+            let undone = Affine {
+                m: [[cos, sin], [-sin, cos]],
+                t: [0.0; 2],
+            };
+            calibration.deflection_from_field = calibration.deflection_from_field.after(&undone);
             let tension = part.high_tension_kv.map(HighTension::from_kilovolts);
             calibration.high_tension = tension.transpose().map_err(|e| e.within(&path))?;
             calibration.magnification = part.magnification;

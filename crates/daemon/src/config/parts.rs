@@ -156,6 +156,9 @@ pub struct CalibrationPart {
     pub id: String,
     /// Field width that full deflection covers, nm.
     pub width_nm: f64,
+    /// Angle by which the column turns the scan, from +x towards +y, degrees, −180 to 180: undone.
+    #[serde(default)]
+    pub rotation_deg: f64,
     /// High tension it belongs to, kV. Left out: any.
     pub high_tension_kv: Option<f64>,
     /// Magnification it belongs to. Left out: any.
@@ -308,6 +311,7 @@ pub(super) const KEYS: [(&str, &[&str]); 14] = [
         &[
             "id",
             "width_nm",
+            "rotation_deg",
             "high_tension_kv",
             "magnification",
             "scale_uncertainty",

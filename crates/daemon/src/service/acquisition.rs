@@ -150,7 +150,10 @@ impl Acquisitions {
         let (prediction, plan) = checked.map_err(|e| of_engine(e, "plan"))?;
         Ok(v1::Acquisition {
             plan: Some(convert::shown_plan(&plan)),
-            prediction: Some(convert::prediction(&prediction, &plan)),
+            prediction: Some(v1::Prediction {
+                warnings: convert::doubts(&self.0, &plan),
+                ..convert::prediction(&prediction, &plan)
+            }),
             axes: convert::axes(&plan),
             field: Some(proto::proto_from_field(&plan.field)),
             ..Default::default()

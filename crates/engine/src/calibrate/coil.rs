@@ -7,11 +7,11 @@
 //!
 //! Lengths are in units of 1/512 of the field along the axis. The places are exposed for the whole time: sacrificial.
 
-use super::{Readout, Runner};
-use crate::{CoilCalibration, Error};
+use super::{Look, Occasion, Progress, Readout, Run, Runner, Watch, electrons};
+use crate::{AcquisitionId, CoilCalibration, Error};
 use domain::{
-    Affine, DwellTime, Estimator, Exposure, Fraction, Invalid, ListedPosition, Order, Pattern,
-    Plan, SampleBlock, SampleFlags, SettleLaw,
+    Affine, DwellTime, Electrons, Estimator, Exposure, Fraction, Invalid, ListedPosition, Order,
+    Pattern, Plan, SampleBlock, SampleFlags, SettleLaw,
 };
 use hal::FieldCalibration;
 use scan::{AxisCoil, CoilModel, Identified, JumpResponse, LineProfile};
@@ -73,10 +73,50 @@ pub struct AxisFound {
 /// What the identification found.
 #[derive(Debug, Clone, PartialEq)]
 pub struct CoilFound {
-    /// To be stored and put into force.
+    /// To be stored and put into force; named after its survey.
     pub calibration: CoilCalibration,
     /// The axes `[x, y]` of the deflection.
     pub axes: [AxisFound; 2],
+    /// Electrons spent.
+    pub electrons: f64,
+}
+
+/// The runs of one identification: what they have spent together, within the budget of the plan.
+struct Tally<'a> {
+    runner: &'a mut dyn Runner,
+    watch: Watch<'a>,
+    step: &'static str,
+    /// Beam time of the runs that have ended, and of all at most.
+    beam_ns: u64,
+    most_ns: u64,
+    electrons: f64,
+    /// Name of the first run.
+    first: Option<AcquisitionId>,
+}
+
+impl Runner for Tally<'_> {
+    fn acquire(&mut self, plan: &Plan, readout: Readout, look: Look<'_>) -> Result<Run, Error> {
+        let mut plan = plan.clone();
+        if let Some(total) = plan.limits.total {
+            plan.limits.total = Some(Electrons::new(total.count() - self.electrons)?);
+        }
+        let (n, ns) = (plan.n_positions().unwrap_or(1) as f64, beam_ns(&plan));
+        let (step, spent, before, most) = (self.step, self.electrons, self.beam_ns, self.most_ns);
+        let watch = &mut self.watch;
+        let run = self.runner.acquire(&plan, readout, &mut |run| {
+            let part = (run.n_sampled + run.n_gaps) as f64 / n;
+            let progress = Progress {
+                step,
+                done: (before as f64 + part * ns as f64) / most as f64,
+                electrons: spent + electrons(run),
+            };
+            look(run) && watch(&progress)
+        })?;
+        self.electrons += run.electrons();
+        self.beam_ns += ns;
+        self.first.get_or_insert(run.acquisition.id.clone());
+        Ok(run)
+    }
 }
 
 /// Which coil a pixel axis drives, and deflection per px.
@@ -114,22 +154,36 @@ impl Axis {
     }
 }
 
+/// The first of the runs that [`coil`] makes of `plan`, a coarse picture: to ask whether they can be made.
+pub fn coil_survey(plan: &Plan) -> Result<Plan, Invalid> {
+    survey_list(plan).and_then(|list| listed(plan, list, 1))
+}
+
 /// Identifies both coils with the first detector of `plan` on its field, in at most `beam` per axis (50 ms to 1 s). `map`
-/// is the calibration that the runs are made with; the result is `id` of `date_s`.
+/// is the calibration that the runs are made with. All runs together spend at most the total of the plan's limits.
 pub fn coil(
     runner: &mut dyn Runner,
     plan: &Plan,
     map: &FieldCalibration,
     beam: Duration,
-    id: &str,
-    date_s: u64,
+    occasion: &Occasion,
+    watch: Watch<'_>,
 ) -> Result<CoilFound, Error> {
     let ms = beam.as_secs_f64() * 1e3;
     if !(50.0..=1000.0).contains(&ms) {
         return Err(Invalid::new("coil.beam_ms_per_axis", ms, "50 to 1000 ms").into());
     }
     let axes = axes(plan, map)?;
-    let survey = Survey::make(runner, plan)?;
+    let mut runs = Tally {
+        runner,
+        watch,
+        step: "a coarse picture",
+        beam_ns: 0,
+        most_ns: 2 * beam.as_nanos() as u64,
+        electrons: 0.0,
+        first: None,
+    };
+    let survey = Survey::make(&mut runs, plan)?;
     let half = survey.beam_ns / 2;
     let mut found = Vec::new();
     for axis in axes {
@@ -141,7 +195,8 @@ pub fn coil(
             scale: ms / 1000.0,
         };
         let budget = (beam.as_nanos() as u64).saturating_sub(half);
-        let mut one = run.identify(runner, budget)?;
+        runs.step = ["jump and hold of the x coil", "jump and hold of the y coil"][run.axis.coil];
+        let mut one = run.identify(&mut runs, budget)?;
         one.beam += Duration::from_nanos(half);
         found.push((axis, one));
     }
@@ -149,10 +204,10 @@ pub fn coil(
     let in_deflection =
         |(axis, one): &(Axis, AxisFound)| one.fit.coil.scaled(axis.per_px * axis.unit());
     let calibration = CoilCalibration {
-        id: id.to_owned(),
-        date_s,
-        high_tension: map.high_tension,
-        magnification: map.magnification,
+        id: runs.first.map(|id| id.to_string()).unwrap_or_default(),
+        date_s: occasion.date_s,
+        high_tension: occasion.column.high_tension,
+        magnification: occasion.column.magnification,
         model: CoilModel {
             col: in_deflection(&found[0]),
             row: in_deflection(&found[1]),
@@ -165,6 +220,7 @@ pub fn coil(
         (Some(x), Some(y)) => Ok(CoilFound {
             calibration,
             axes: [x, y],
+            electrons: runs.electrons,
         }),
         _ => Err(Invalid::new("calibration", "one axis", "two axes").into()),
     }
@@ -279,6 +335,34 @@ fn beam_ns(plan: &Plan) -> u64 {
     }
 }
 
+/// Distance between places of the survey, px: rows, columns.
+fn survey_spacing(plan: &Plan) -> [f64; 2] {
+    let grid = plan.field.grid;
+    [grid.n_rows(), grid.n_cols()].map(|n| f64::from(n) / f64::from(SURVEY))
+}
+
+/// Rows there and back.
+fn survey_list(plan: &Plan) -> Result<Vec<ListedPosition>, Invalid> {
+    let spacing = survey_spacing(plan);
+    let dwell = DwellTime::from_nanoseconds(SURVEY_NS.into())?;
+    let place = |r: u32, c: u32| {
+        let c = if r.is_multiple_of(2) {
+            c
+        } else {
+            SURVEY - 1 - c
+        };
+        ListedPosition {
+            row: ((f64::from(r) + 0.5) * spacing[0] - 0.5) as f32,
+            col: ((f64::from(c) + 0.5) * spacing[1] - 0.5) as f32,
+            dwell: Some(dwell),
+        }
+    };
+    let rows = 0..SURVEY;
+    Ok(rows
+        .flat_map(|r| (0..SURVEY).map(move |c| place(r, c)))
+        .collect())
+}
+
 /// A coarse picture.
 struct Survey {
     /// `[row, column]`.
@@ -290,20 +374,8 @@ struct Survey {
 
 impl Survey {
     fn make(runner: &mut dyn Runner, plan: &Plan) -> Result<Self, Error> {
-        let grid = plan.field.grid;
-        let spacing = [grid.n_rows(), grid.n_cols()].map(|n| f64::from(n) / f64::from(SURVEY));
-        let mut list = Vec::new();
-        for r in 0..SURVEY {
-            for c in 0..SURVEY {
-                let c = if r % 2 == 0 { c } else { SURVEY - 1 - c };
-                list.push(ListedPosition {
-                    row: ((f64::from(r) + 0.5) * spacing[0] - 0.5) as f32,
-                    col: ((f64::from(c) + 0.5) * spacing[1] - 0.5) as f32,
-                    dwell: Some(DwellTime::from_nanoseconds(SURVEY_NS.into())?),
-                });
-            }
-        }
-        let plan = listed(plan, list, 1)?;
+        let spacing = survey_spacing(plan);
+        let plan = coil_survey(plan)?;
         let blocks = runner
             .acquire(&plan, Readout::Calibrated, &mut |_| true)?
             .blocks;

@@ -80,6 +80,8 @@ fn calibration(prepared: &Prepared) -> store::FieldCalibration {
         residual_nm: 0.0,
         electrons: 0.0,
         source: format!("field in {}", found.unit.symbol()),
+        lattice: None,
+        disagreement: String::new(),
     }
 }
 

@@ -108,6 +108,8 @@ fn every_field_of_the_header_comes_back() {
         residual_nm: 0.0,
         electrons: 0.0,
         source: "lattice".into(),
+        lattice: None,
+        disagreement: String::new(),
     });
     header.settings = vec![("watchdog_ms".into(), "100".into())];
     assert_eq!(read(&written(&header, &[])).unwrap().0, header);

@@ -262,11 +262,38 @@ fn placed(calibration: &CoilCalibration, batch: &PositionBatch) -> SampleBlock {
     block
 }
 
+fn occasion() -> Occasion {
+    Occasion {
+        date_s: 5,
+        valid_for: Duration::MAX,
+        column: domain::ColumnState::default(),
+    }
+}
+
 #[test]
 fn strange_coils_are_placed_to_a_quarter_of_a_pixel() {
     let mut microscope = Microscope::new();
     let beam = Duration::from_secs(1);
-    let found = coil(&mut microscope, &plan(), &map(), beam, "coil-1", 5).unwrap();
+    let mut told = Vec::new();
+    let mut watch = |progress: &Progress| {
+        told.push(progress.done);
+        true
+    };
+    let occasion = occasion();
+    let found = coil(
+        &mut microscope,
+        &plan(),
+        &map(),
+        beam,
+        &occasion,
+        &mut watch,
+    )
+    .unwrap();
+    assert_eq!(found.calibration.date_s, 5);
+    assert!(
+        told.iter().all(|done| (0.0..=1.0).contains(done)),
+        "{told:?}"
+    );
     // One second per axis, the survey shared.
     assert!(
         microscope.beam_ns <= 2_000_000_000,
@@ -320,7 +347,14 @@ fn what_cannot_be_identified_is_refused_by_name() {
     let refused = |plan: &Plan, ms: u64| {
         let mut microscope = Microscope::new();
         let beam = Duration::from_millis(ms);
-        match coil(&mut microscope, plan, &map(), beam, "c", 0) {
+        match coil(
+            &mut microscope,
+            plan,
+            &map(),
+            beam,
+            &occasion(),
+            &mut |_| true,
+        ) {
             Err(Error::Invalid(invalid)) => invalid.field.into_owned(),
             other => panic!("{other:?}"),
         }
