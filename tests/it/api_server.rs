@@ -2,7 +2,7 @@
 
 use client::{Client, Error, Lease, PlanRequest};
 use daemon::{Config, Running, Shutdown};
-use domain::{DwellTime, Exposure, Fraction, Grid, Plan, ScanField};
+use domain::{DwellTime, Exposure, Fraction, Grid, Plan, SampleBlock, ScanField};
 use std::fmt::Debug;
 use std::path::Path;
 use std::time::Duration;
@@ -108,6 +108,24 @@ impl Server {
         self.shutdown.pull();
         let ended = tokio::time::timeout(Duration::from_secs(20), self.running.ended());
         ended.await.expect("the service ends within 20 s")
+    }
+
+    /// Acquires `request`; its id and all of its samples.
+    pub(crate) async fn acquired(
+        &self,
+        lease: &Lease,
+        request: &PlanRequest,
+    ) -> (String, Vec<SampleBlock>) {
+        let created = self.client.create(lease, request, "").await.unwrap();
+        self.client.start(lease, &created.id).await.unwrap();
+        let mut stream = self.client.samples(&created.id, 0, false);
+        let mut blocks = Vec::new();
+        while let Some(event) = stream.next().await.unwrap() {
+            if let client::SampleEvent::Block { block, .. } = event {
+                blocks.push(block);
+            }
+        }
+        (created.id, blocks)
     }
 
     /// A plan over `side`² pixels in the middle of the default field, at 1 µs, a tenth of the pixels.

@@ -100,7 +100,7 @@ async fn a_detector_is_calibrated_and_later_acquisitions_use_it_also_after_a_res
     assert_eq!(in_force(&server).await, result.id);
     // A small scan: its samples are (adc − dark) ÷ gain of the new calibration, whole counts.
     let request = server.plan(32).await;
-    let blocks = acquired(&server, &lease, &request).await;
+    let (_, blocks) = server.acquired(&lease, &request).await;
     let dark = result.figure("dark_adc").unwrap();
     for value in blocks.iter().flat_map(|b| b.signals[0].scalar().unwrap()) {
         let counts = f64::from(*value) * gain + dark;
@@ -115,19 +115,6 @@ async fn a_detector_is_calibrated_and_later_acquisitions_use_it_also_after_a_res
     let other = Server::start_with(config(directory.path(), "sim:?instrument=sem&speed=max")).await;
     assert_eq!(in_force(&other).await, "simulated-nominal");
     assert!(other.stop().await);
-}
-
-async fn acquired(server: &Server, lease: &Lease, request: &PlanRequest) -> Vec<SampleBlock> {
-    let created = server.client.create(lease, request, "").await.unwrap();
-    server.client.start(lease, &created.id).await.unwrap();
-    let mut stream = server.client.samples(&created.id, 0, false);
-    let mut blocks = Vec::new();
-    while let Some(event) = stream.next().await.unwrap() {
-        if let client::SampleEvent::Block { block, .. } = event {
-            blocks.push(block);
-        }
-    }
-    blocks
 }
 
 #[tokio::test(flavor = "multi_thread")]
@@ -172,6 +159,76 @@ async fn a_field_that_is_wider_than_it_says_is_found_and_corrected() {
     }
     lease.release().await.unwrap();
     assert!(server.stop().await);
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn coils_are_identified_and_later_acquisitions_are_placed_by_them_also_after_a_restart() {
+    let directory = tempfile::tempdir().unwrap();
+    let uri = format!("{STEM}&gain_for_us=25");
+    let server = Server::start_with(config(directory.path(), &uri)).await;
+    let lease = server.client.acquire_lease("test", TTL).await.unwrap();
+    let run = CalibrationRun::Coil {
+        detector: None,
+        beam_ms_per_axis: 300,
+    };
+    let options = CalibrationOptions {
+        activate: true,
+        ..CalibrationOptions::default()
+    };
+    let (done, budget, results) = calibrated(&server, &lease, &run, &options).await.unwrap();
+    assert!(done.windows(2).all(|pair| pair[0] <= pair[1]), "{done:?}");
+    let [result] = &results[..] else {
+        panic!("{results:?}");
+    };
+    assert!(result.active && result.kind == "coil", "{result:?}");
+    assert!(result.valid_until_s.unwrap() > result.created_s);
+    // At most the beam time that was allowed, all of it booked.
+    let most = 2.0 * 0.3 * 80.0 * 6.2415e6;
+    assert!(
+        (0.7 * most..=1.05 * most).contains(&result.electrons),
+        "{result:?}"
+    );
+    assert!(result.electrons <= budget);
+    // The simulated coils, by the definition of the group delay.
+    let coil = sim::Instrument::preset("stem").unwrap().coil;
+    for (axis, law) in [("x", coil.x), ("y", coil.y)] {
+        let truth = law.delay_us + law.zeta / (std::f64::consts::PI * law.f0_khz * 1e-3);
+        let found = 1e-3 * result.figure(&format!("{axis}_group_delay_ns")).unwrap();
+        // 5 %: the bound under which a result is put in force.
+        assert!(
+            (found / truth - 1.0).abs() < 0.05,
+            "{axis}: {found} µs, {truth} µs"
+        );
+    }
+    let placed = async |server: &Server, lease: &Lease| {
+        let request = server.plan(128).await;
+        let (_, blocks) = server.acquired(lease, &request).await;
+        assert!(!blocks.is_empty());
+        blocks
+            .iter()
+            .all(|b| b.row_actual.len() == b.row.len() && b.row_actual != b.row)
+    };
+    assert!(placed(&server, &lease).await);
+    let status = server.client.status().await.unwrap();
+    assert!(
+        status.calibrations.iter().any(|name| name.ends_with(&result.id)),
+        "{:?}",
+        status.calibrations
+    );
+    lease.release().await.unwrap();
+    assert!(server.stop().await);
+    let again = Server::start_with(config(directory.path(), &uri)).await;
+    assert_eq!(&again.client.calibration(&result.id).await.unwrap(), result);
+    let lease = again.client.acquire_lease("test", TTL).await.unwrap();
+    assert!(placed(&again, &lease).await);
+    lease.release().await.unwrap();
+    assert!(again.stop().await);
+    // Coils of another instrument are not taken for these.
+    let other = Server::start_with(config(directory.path(), STEM)).await;
+    let lease = other.client.acquire_lease("test", TTL).await.unwrap();
+    assert!(!placed(&other, &lease).await);
+    lease.release().await.unwrap();
+    assert!(other.stop().await);
 }
 
 #[tokio::test(flavor = "multi_thread")]
