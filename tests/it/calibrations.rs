@@ -211,7 +211,10 @@ async fn coils_are_identified_and_later_acquisitions_are_placed_by_them_also_aft
     assert!(placed(&server, &lease).await);
     let status = server.client.status().await.unwrap();
     assert!(
-        status.calibrations.iter().any(|name| name.ends_with(&result.id)),
+        status
+            .calibrations
+            .iter()
+            .any(|name| name.ends_with(&result.id)),
         "{:?}",
         status.calibrations
     );

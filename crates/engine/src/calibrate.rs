@@ -59,6 +59,9 @@ pub type Look<'a> = &'a mut dyn FnMut(&Acquisition) -> bool;
 
 /// Something that runs a plan and gives all of its samples.
 pub trait Runner {
+    /// Shortest dwell of the controller, ns.
+    fn dwell_min_ns(&self) -> u32;
+
     /// Runs `plan` to its end; anything but a complete run is an error, and leaves the beam blanked.
     fn acquire(&mut self, plan: &Plan, readout: Readout, look: Look<'_>) -> Result<Run, Error>;
 }
@@ -69,6 +72,10 @@ const SILENCE: Duration = Duration::from_secs(10);
 const LOOK_UP: Duration = Duration::from_millis(100);
 
 impl Runner for Handle {
+    fn dwell_min_ns(&self) -> u32 {
+        self.capabilities().dwell_min_ns
+    }
+
     fn acquire(&mut self, plan: &Plan, readout: Readout, look: Look<'_>) -> Result<Run, Error> {
         let (id, _) = self.create_run(plan, readout)?;
         let followed = self.start(&id).and_then(|()| follow(self, &id, look));
@@ -114,6 +121,10 @@ fn follow(engine: &Handle, id: &AcquisitionId, look: Look<'_>) -> Result<Run, Er
 }
 
 impl Runner for Lockstep {
+    fn dwell_min_ns(&self) -> u32 {
+        self.capabilities.dwell_min_ns
+    }
+
     fn acquire(&mut self, plan: &Plan, readout: Readout, look: Look<'_>) -> Result<Run, Error> {
         let mut kept = Keep {
             blocks: Vec::new(),
@@ -503,6 +514,10 @@ mod tests {
     }
 
     impl Runner for Crystal {
+        fn dwell_min_ns(&self) -> u32 {
+            20
+        }
+
         fn acquire(&mut self, plan: &Plan, readout: Readout, look: Look<'_>) -> Result<Run, Error> {
             assert_eq!(readout, Readout::Calibrated);
             let n = plan.field.grid.n_rows();

@@ -69,7 +69,7 @@ pub struct Outcome {
 /// An engine that is driven by hand.
 pub struct Lockstep {
     config: Config,
-    capabilities: Capabilities,
+    pub(crate) capabilities: Capabilities,
     instrument: Instrument,
     clock: VirtualClock,
     transmit: Box<dyn Transmit>,

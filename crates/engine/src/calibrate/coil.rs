@@ -3,7 +3,7 @@
 //! A coarse survey finds places where the signal is steep along an axis. Slow passes in one direction tell which signal
 //! belongs to which place there. Then the beam jumps onto those places, again and again, from near and from far, and the
 //! signal is counted in short bins while the coil arrives: see [`scan::identify`]. Nothing is assumed about the coils:
-//! two short trains of jumps in bins of all lengths say which kind they are.
+//! a few short trains of jumps in bins of all lengths say which kind they are.
 //!
 //! Lengths are in units of 1/512 of the field along the axis. The places are exposed for the whole time: sacrificial.
 
@@ -43,8 +43,15 @@ const REST_NS: u32 = 2_000_000;
 const TRAINS: [(f64, f64, f64); 3] = [(6.0, 2.4, 0.3), (24.0, 3.6, 0.35), (250.0, 60.0, 0.35)];
 /// Time for a line to forget the train before, in periods of the low pass.
 const FORGET_PERIODS: f64 = 30.0;
-/// The first look: jumps of so many units, so many times each, in bins up to this long after the landing, ns.
-const LOOK: ([f64; 2], f64, f64) = ([24.0, 250.0], 6.0, 3e6);
+/// The first look: jumps of so many units, so many times each, in bins up to this long after the landing, ns. Long trains tell
+/// a slow coil; of a fast one they count little while it moves, which is what the short ones are for.
+const LOOK: [(f64, f64, f64); 4] = [
+    (24.0, 6.0, LOOK_NS),
+    (250.0, 6.0, LOOK_NS),
+    (24.0, 60.0, 150e3),
+    (250.0, 60.0, 150e3),
+];
+const LOOK_NS: f64 = 3e6;
 /// Longest bin: long ones would saturate the detector, ns.
 const BIN_MAX: u32 = 25_000;
 /// Frames that the trains are spread over: slow changes of current and specimen touch all trains alike.
@@ -95,6 +102,10 @@ struct Tally<'a> {
 }
 
 impl Runner for Tally<'_> {
+    fn dwell_min_ns(&self) -> u32 {
+        self.runner.dwell_min_ns()
+    }
+
     fn acquire(&mut self, plan: &Plan, readout: Readout, look: Look<'_>) -> Result<Run, Error> {
         let mut plan = plan.clone();
         if let Some(total) = plan.limits.total {
@@ -193,6 +204,7 @@ pub fn coil(
             axis,
             landings,
             scale: ms / 1000.0,
+            dwell_min_ns: runs.dwell_min_ns(),
         };
         let budget = (beam.as_nanos() as u64).saturating_sub(half);
         runs.step = ["jump and hold of the x coil", "jump and hold of the y coil"][run.axis.coil];
@@ -456,6 +468,8 @@ struct AxisRun<'a> {
     landings: Vec<[f64; 2]>,
     /// Share of the full budget.
     scale: f64,
+    /// Shortest dwell of the controller, ns.
+    dwell_min_ns: u32,
 }
 
 /// One train of equal jumps onto one line within a list.
@@ -611,37 +625,36 @@ impl AxisRun<'_> {
         Ok(())
     }
 
-    /// Which kind of coil it is: a train from near and one from far, in bins of all lengths.
+    /// Which kind of coil it is: trains from near and from far, in bins of all lengths.
     fn look(
         &self,
         runner: &mut dyn Runner,
         profile: &[LineProfile],
     ) -> Result<(AxisCoil, u64), Error> {
-        let (jumps, n_periods, end_ns) = LOOK;
-        let (mut bins_ns, mut at, mut width) = (Vec::new(), 0.0, 100.0);
-        while at < end_ns {
-            bins_ns.push(width as u32);
-            at += width;
-            width = (width * 1.12_f64).min(f64::from(BIN_MAX));
+        let (mut list, mut trains) = (Vec::new(), Vec::new());
+        for (jump_px, n_periods, end_ns) in LOOK {
+            let (mut bins_ns, mut at, mut width) =
+                (Vec::new(), 0.0, f64::from(self.dwell_min_ns.max(100)));
+            while at < end_ns {
+                bins_ns.push(width as u32);
+                at += width;
+                width = (width * 1.12_f64).min(f64::from(BIN_MAX));
+            }
+            let response = JumpResponse {
+                line: 0,
+                jump_px,
+                hold_ns: end_ns as u32,
+                bins_ns,
+                counts: Vec::new(),
+                n_repeats: 0,
+            };
+            let forget = (LOOK_NS / (2.0 * end_ns)).ceil() as usize;
+            let periods = (n_periods * self.scale).ceil() as usize;
+            trains.push(self.train(&mut list, response, forget, periods)?);
         }
-        let response = |jump_px| JumpResponse {
-            line: 0,
-            jump_px,
-            hold_ns: end_ns as u32,
-            bins_ns: bins_ns.clone(),
-            counts: Vec::new(),
-            n_repeats: 0,
-        };
-        let mut list = Vec::new();
-        let periods = (n_periods * self.scale).ceil() as usize;
-        let [near, far] = jumps.map(response);
-        let mut trains = [
-            self.train(&mut list, near, 1, periods)?,
-            self.train(&mut list, far, 1, periods)?,
-        ];
         let plan = listed(self.plan, list, 1)?;
         self.collect(runner, &plan, &mut trains)?;
-        let responses = trains.map(|t| t.response);
+        let responses: Vec<JumpResponse> = trains.into_iter().map(|t| t.response).collect();
         Ok((scan::guess(profile, &responses)?, beam_ns(&plan)))
     }
 
@@ -658,7 +671,7 @@ impl AxisRun<'_> {
             for (jump_px, periods, share) in TRAINS {
                 let bins_ns: Vec<u32> = scan::jump_bins(start.f0_khz, periods * period_us)
                     .iter()
-                    .flat_map(|&ns| split(ns))
+                    .flat_map(|&ns| split(ns.max(self.dwell_min_ns)))
                     .collect();
                 let after: u64 = bins_ns.iter().map(|&ns| u64::from(ns)).sum();
                 let response = JumpResponse {

@@ -150,6 +150,10 @@ fn centred(px: f32) -> f64 {
 }
 
 impl Runner for Microscope {
+    fn dwell_min_ns(&self) -> u32 {
+        20
+    }
+
     fn acquire(&mut self, plan: &Plan, readout: Readout, _look: Look<'_>) -> Result<Run, Error> {
         assert_eq!(readout, Readout::Calibrated);
         let Pattern::List(list) = &plan.pattern else {
