@@ -1,10 +1,8 @@
 //! Calibrations over the API, live through threads: result, use, budget, lease, restart.
 
 use crate::api_server::{Server, config};
-use client::{
-    Calibration, CalibrationEvent, CalibrationOptions, CalibrationRun, Error, Lease, PlanRequest,
-};
-use domain::{Grid, SampleBlock};
+use client::{Calibration, CalibrationEvent, CalibrationOptions, CalibrationRun, Error, Lease};
+use domain::Grid;
 use std::time::Duration;
 
 const TTL: Duration = Duration::from_secs(10);

@@ -83,8 +83,10 @@ fn letter(row: usize, col: usize) -> f32 {
     f32::from(u8::from(stem || top || middle))
 }
 
+type Lies = fn(usize, usize) -> [usize; 2];
+
 /// The eight ways in which a square picture can lie: `[row, column]` of the F that is seen at `[row, column]`.
-const WAYS: [(&str, fn(usize, usize) -> [usize; 2]); 8] = [
+const WAYS: [(&str, Lies); 8] = [
     ("upright", |r, c| [r, c]),
     ("mirrored left to right", |r, c| [r, LAST - c]),
     ("mirrored top to bottom", |r, c| [LAST - r, c]),
@@ -116,7 +118,7 @@ fn likeness(a: &[f32], b: &[f32]) -> f64 {
 /// Which way a picture of the F lies; panics where it lies in none.
 fn way(picture: &[f32]) -> &'static str {
     assert_eq!(picture.len(), SIDE * SIDE);
-    let seen = |lies: fn(usize, usize) -> [usize; 2]| -> Vec<f32> {
+    let seen = |lies: Lies| -> Vec<f32> {
         let value = |i: usize| {
             let [row, col] = lies(i / SIDE, i % SIDE);
             letter(row, col)
@@ -160,8 +162,9 @@ async fn seen(truly: Wiring, believed: Wiring, degrees: f64) -> Seen {
         .await
         .unwrap();
     assert_eq!(ended.state, client::AcquisitionState::Finished, "{ended:?}");
-    let preview = server.client.preview(&ended.id, &PreviewOptions::default());
-    let preview = preview.await.unwrap().pictures.remove(0).values;
+    let options = PreviewOptions::default();
+    let mut preview = server.client.preview(&ended.id, &options).await.unwrap();
+    let preview = preview.pictures.remove(0).values;
     crate::api_server::release(lease).await;
     assert!(server.stop().await);
     let path = bench.path(&format!("data/{}.zspy", ended.id));
