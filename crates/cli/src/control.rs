@@ -213,7 +213,7 @@ pub(crate) async fn devices(args: ServerArgs, output: &Output) -> Result<(), Fai
     let controller = &capabilities.controller;
     let field = capabilities.default_field;
     let mut text = format!(
-        "controller  {} ({}), serial {}\n            dwell {} to {}, blanker {}, queue {} positions\nfield       {}×{} px, {:.4} {} wide\n",
+        "controller  {} ({}), serial {}\n            dwell {} to {}, blanker {}, queue {} positions\nscan field  {}×{} px, {:.4} {} wide\n",
         controller.model,
         controller.uri,
         controller.serial,
@@ -226,15 +226,27 @@ pub(crate) async fn devices(args: ServerArgs, output: &Output) -> Result<(), Fai
         field.extent()[0],
         field.pitch.unit(),
     );
+    let mut in_force = client.calibrations().await?;
+    in_force.retain(|c| c.active);
     for detector in &capabilities.detectors {
-        let calibrated = detector
-            .calibration
-            .as_ref()
-            .map_or("not calibrated", |c| c.id.as_str());
+        let mut gains = in_force.iter();
+        let gain = gains.find(|c| c.detector.as_deref() == Some(detector.name.as_str()));
+        let calibrated = gain.map_or("not calibrated", |c| c.id.as_str());
         text += &format!(
             "detector    {:<10} {} bits, {calibrated}\n",
             detector.name, detector.adc_bits
         );
+    }
+    for (kind, otherwise) in [
+        ("field", "not calibrated"),
+        (
+            "coil",
+            "not identified: samples count as taken where commanded",
+        ),
+    ] {
+        let mut found = in_force.iter().filter(|c| c.kind == kind);
+        let calibrated = found.next().map_or(otherwise, |c| c.id.as_str());
+        text += &format!("{kind:<11} {calibrated}\n");
     }
     let state = &column.state;
     let known = |value: Option<f64>, unit: &str| {
@@ -257,6 +269,7 @@ pub(crate) async fn devices(args: ServerArgs, output: &Output) -> Result<(), Fai
         "estimators": capabilities.estimators,
         "probe_current_pa": state.probe_current.map(domain::Current::picoamperes),
         "high_tension_kv": state.high_tension.map(domain::HighTension::kilovolts),
+        "calibrations": in_force,
     });
     output.result(text, &value);
     Ok(())

@@ -61,17 +61,15 @@ pub(super) fn from_store(c: &store::CoilCalibration) -> Result<CoilCalibration, 
     if c.model != MODEL {
         return Err(Invalid::new("calibration.model", &c.model, MODEL));
     }
-    let [col, row] = AXES.map(|name| c.parameter(name).map(axis_of));
+    let col = axis_of(c.parameter(AXES[0])?);
+    let row = axis_of(c.parameter(AXES[1])?);
     let tension = c.column.high_tension_kv().map(HighTension::from_kilovolts);
     let found = CoilCalibration {
         id: c.id.clone(),
         date_s: c.date_s,
         high_tension: tension.transpose()?,
         magnification: c.column.magnification(),
-        model: CoilModel {
-            row: row?,
-            col: col?,
-        },
+        model: CoilModel { row, col },
         group_delay_error_us: c.parameter(GROUP_DELAY_ERROR)?,
     };
     found.model.check()?;
