@@ -201,11 +201,16 @@ fn estimate(path: &Path) -> Vec<f32> {
         .unwrap()
 }
 
-/// Grey values of a picture file, `[row, column]`.
+/// Grey values of an RGB picture, `[row, column]`.
 fn grey(path: &Path) -> Vec<f32> {
-    let specimen =
-        sim::Specimen::open(path.to_str().unwrap(), &sim::LoadOptions::default()).unwrap();
-    specimen.image().unwrap().planes[0].values.to_vec()
+    let file = std::io::BufReader::new(std::fs::File::open(path).unwrap());
+    let mut reader = png::Decoder::new(file).read_info().unwrap();
+    let mut bytes = vec![0; reader.output_buffer_size().unwrap()];
+    let info = reader.next_frame(&mut bytes).unwrap();
+    assert_eq!(info.color_type, png::ColorType::Rgb);
+    let (pixels, rest) = bytes.as_chunks::<3>();
+    assert!(rest.is_empty());
+    pixels.iter().map(|[red, ..]| f32::from(*red)).collect()
 }
 
 #[tokio::test(flavor = "multi_thread")]

@@ -117,7 +117,6 @@ async fn the_journal_of_a_real_session_replays_bit_for_bit_and_so_do_its_samples
     assert!(server.stop().await);
     let blocks: Vec<Arc<SampleBlock>> = blocks.into_iter().map(Arc::new).collect();
     let real = samples(&blocks);
-    assert_eq!(real.len(), 3277, "a fifth of 128²");
 
     let path = bench.path(&format!("data/{id}.zspy"));
     let replayed = bench.run(&["replay", path.to_str().unwrap(), "--json"]);
