@@ -1,6 +1,7 @@
 //! How everybody else speaks to a running engine.
 
 use crate::calibrate::Readout;
+use crate::parts::recording::path_of;
 use crate::{
     Acquisition, AcquisitionId, CoilCalibration, Config, Error, Grant, Latest, LeaseEpoch, Origin,
     Prediction, Prepared, Slot, Status,
@@ -453,15 +454,27 @@ impl Handle {
 
     fn prepare(&self, plan: &Plan) -> Result<Prepared, Error> {
         let instrument = lock(&self.shared.instrument).clone();
-        let n = self.shared.n_created.fetch_add(1, Ordering::Relaxed);
         Ok(Prepared::on(
-            AcquisitionId::new(self.shared.clock.wall(), n),
+            self.new_id(),
             plan,
             &self.shared.config,
             &self.shared.capabilities,
             &instrument,
             self.shared.clock.wall(),
         )?)
+    }
+
+    /// An id that nothing has, an acquisition of a service that ran a moment ago included.
+    fn new_id(&self) -> AcquisitionId {
+        let shared = &self.shared;
+        loop {
+            let n = shared.n_created.fetch_add(1, Ordering::Relaxed);
+            let id = AcquisitionId::new(shared.clock.wall(), n);
+            let directory = shared.config.directory.as_ref();
+            if directory.is_none_or(|d| !path_of(d, &id).exists()) {
+                return id;
+            }
+        }
     }
 
     fn ask(&self, command: Command) -> Result<(), Error> {

@@ -409,7 +409,7 @@ impl Lockstep {
         let directory = self.config.directory.as_deref();
         let path = directory
             .filter(|_| prepared.plan.kind == PlanKind::Acquire)
-            .map(|directory| path_of(directory, &prepared));
+            .map(|directory| path_of(directory, &prepared.id));
         let recorder = match &path {
             Some(path) => Some(recording::open(
                 path,

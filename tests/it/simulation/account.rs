@@ -17,6 +17,8 @@ pub(super) const SIDE: u32 = 256;
 pub(super) struct Bounds {
     /// Electrons per tick of beam.
     pub(super) per_tick: f64,
+    /// Positions of all frames; `None`: endless.
+    pub(super) planned: Option<u64>,
     /// Ticks of beam that a closing blanker lets through.
     pub(super) tail_ticks: f64,
     pub(super) total: Option<f64>,
@@ -157,6 +159,16 @@ impl Account {
             self.accuse(format!(
                 "it tells of {} samples and {} in gaps; there were {} of {n}",
                 told.n_sampled, told.n_gaps, self.n_sampled
+            ));
+        }
+        if self
+            .bounds
+            .planned
+            .is_some_and(|most| told.n_sampled > most)
+        {
+            self.accuse(format!(
+                "{} positions exposed, {:?} were planned",
+                told.n_sampled, self.bounds.planned
             ));
         }
         if told.dose.committed.abs() > 1e-6 {

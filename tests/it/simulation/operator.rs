@@ -7,8 +7,8 @@ use super::host::BrokenHost;
 use super::world::{Item, MS, World};
 use domain::{
     AreaLimit, BlankTravel, ColumnState, Current, Detached, DetectorName, Dose, DwellTime,
-    Electrons, Exposure, Fraction, Grid, Nanometres, Pattern, Pitch, Plan, ScanField, StopRule,
-    WhenLate,
+    Electrons, Exposure, Fraction, Grid, Nanometres, Pattern, Pitch, Plan, PlanKind, ScanField,
+    StopRule, WhenLate,
 };
 use engine::{AcquisitionId, Command, Error, Grant, LeaseEpoch, Prepared, State};
 use std::sync::Arc;
@@ -93,6 +93,8 @@ impl Operator {
         });
         Account::new(Bounds {
             per_tick: per_ns * 10.0,
+            planned: (plan.kind == PlanKind::Acquire && plan.n_frames > 0)
+                .then(|| plan.positions_per_frame() * u64::from(plan.n_frames)),
             tail_ticks: 0.5 * closing_ns / 10.0,
             total: plan.limits.total.map(Electrons::count),
             position: plan.limits.position.map(Electrons::count),

@@ -265,6 +265,35 @@ impl Pipeline {
         }
     }
 
+    /// Plans a batch of the reserve in place of the late decision, and never more than the frame has left: a client's slot
+    /// is filled by it, but the answer of a built-in policy still comes and keeps its share.
+    fn fall_back(&mut self) {
+        let slot = match self.asked.front() {
+            Some(late) if self.external => u64::from(late.ask.n_wanted),
+            _ => 0,
+        };
+        let most = self.frame_left.saturating_add(slot);
+        let Some(mut reserve) = self.reserve.pop_front() else {
+            return;
+        };
+        let n = most.min(reserve.left() as u64);
+        let (id, by) = (reserve.id, reserve.decided_by);
+        let mut positions = reserve.take(n as usize);
+        if reserve.left() > 0 {
+            self.reserve.push_front(reserve);
+        }
+        if n == 0 {
+            return;
+        }
+        if slot > 0 {
+            self.asked.pop_front();
+        }
+        positions.frame = self.frame;
+        self.frame_left = most - n;
+        self.n_fallback += n;
+        self.planned.push_back(Planned::new(positions, id, by));
+    }
+
     fn next_id(&mut self) -> BatchId {
         self.next_batch += 1;
         BatchId(self.next_batch - 1)
@@ -513,21 +542,8 @@ impl Core {
             self.end(State::Aborted, EndReason::Late, now, actions);
             return;
         }
-        if when_late == WhenLate::Fallback
-            && dry
-            && let Some(mut reserve) = pipeline.reserve.pop_front()
-        {
-            reserve.positions.frame = pipeline.frame;
-            pipeline.n_fallback += reserve.left() as u64;
-            if pipeline.external
-                && let Some(filled) = pipeline.asked.pop_front()
-            {
-                let unused = u64::from(filled.ask.n_wanted).saturating_sub(reserve.left() as u64);
-                pipeline.frame_left += unused;
-            } else {
-                pipeline.frame_left = pipeline.frame_left.saturating_sub(reserve.left() as u64);
-            }
-            pipeline.planned.push_back(reserve);
+        if when_late == WhenLate::Fallback && dry {
+            pipeline.fall_back();
         }
     }
 

@@ -17,8 +17,8 @@ use store::{ColumnKey, Finish, FinishReason, Header, Instrument, Recorder, Recor
 pub(crate) const SPACE_RESERVE: u64 = 16 << 20;
 
 /// The directory of an acquisition.
-pub(crate) fn path_of(directory: &Path, prepared: &Prepared) -> PathBuf {
-    directory.join(format!("{}.zspy", prepared.id))
+pub(crate) fn path_of(directory: &Path, id: &AcquisitionId) -> PathBuf {
+    directory.join(format!("{id}.zspy"))
 }
 
 /// Creates `<id>.zspy/` and its journal. Refuses before anything is written where there is no room.

@@ -332,7 +332,7 @@ impl EngineThread {
             .directory
             .as_deref()
             .filter(|_| prepared.plan.kind == PlanKind::Acquire);
-        let path = directory.map(|directory| path_of(directory, &prepared));
+        let path = directory.map(|directory| path_of(directory, &prepared.id));
         self.estimates = config.estimate;
         let keep = match prepared.calibrates {
             true => usize::MAX,

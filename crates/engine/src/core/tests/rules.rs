@@ -4,7 +4,7 @@ use super::rig::{MS, Rig, plan, prepare};
 use crate::core::{Decider, Event};
 use crate::{Command, Config, Decision, EndReason, Error, Prepared, Refusal, State};
 use domain::{
-    AreaLimit, Dose, Electrons, Fraction, Grid, Nanometres, Pattern, Pitch, PositionBatch,
+    AreaLimit, BatchId, Dose, Electrons, Fraction, Grid, Nanometres, Pattern, Pitch, PositionBatch,
     StopRule, WhenLate,
 };
 use std::time::Duration;
@@ -330,6 +330,30 @@ fn a_late_client_is_replaced_by_the_fallback_and_refused() {
         "{late:?}"
     );
     assert_eq!(rig.deciders, [Decider::Fallback]);
+}
+
+#[test]
+fn the_fallback_of_a_policy_leaves_the_late_answer_its_share_of_the_frame() {
+    let mut plan = plan();
+    plan.pattern = Pattern::Adaptive;
+    plan.batch = 1000;
+    let mut rig = Rig::new(&plan);
+    rig.auto_decide = false;
+    rig.command(Command::Start(rig.id.clone())).unwrap();
+    rig.tick(MS * 3);
+    assert_eq!(rig.deciders, [Decider::Fallback]);
+    assert_eq!((rig.held.len(), rig.snapshot().n_fallback), (24, 24));
+    let mut positions = PositionBatch::default();
+    for i in 0..1000 {
+        positions.push((i / 64) as f32, (i % 64) as f32, 10_000, 0);
+    }
+    rig.event(Event::Decided {
+        batch: BatchId(0),
+        positions,
+    });
+    rig.auto_decide = true;
+    rig.finish();
+    assert_eq!(rig.snapshot().n_sampled, plan.positions_per_frame());
 }
 
 #[test]
