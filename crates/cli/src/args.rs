@@ -249,7 +249,7 @@ pub(crate) enum Control {
 pub(crate) enum Calibrate {
     /// Lengths: one frame of a crystal lattice of known spacing, corrects pitch, aspect and shear
     Field {
-        /// The lattice: A, AxB or AxB:ANGLE; spacings in nm and angle in degrees (left out: 90 or 60, as the image shows).
+        /// The lattice: A, A:ANGLE, AxB or AxB:ANGLE; spacings in nm and angle in degrees (left out: 90 or 60, as the image shows).
         /// The bundled MoS2 of the simulated microscope is 0.316:60
         #[arg(long, allow_hyphen_values = true)]
         lattice: String,

@@ -241,7 +241,11 @@ impl Training {
         };
         let calibrated = frame.fit.detectors[frame.detector].calibrated;
         let mixture = mixture.map(|(model, left_out)| {
-            let found: Vec<LeftOut> = left_out.into_iter().flatten().collect();
+            let found: Vec<LeftOut> = left_out
+                .into_iter()
+                .flatten()
+                .filter(LeftOut::is_known)
+                .collect();
             let calibration = if calibrated && found.len() >= 30 {
                 calibration(&found)
             } else {
@@ -300,7 +304,10 @@ fn weights_of(members: &[&[Option<LeftOut>]]) -> Vec<f64> {
         .collect();
     let n_judged = here.iter().map(|&m| members[m].len()).min().unwrap_or(0);
     let common: Vec<usize> = (0..n_judged)
-        .filter(|&i| here.iter().all(|&m| members[m][i].is_some()))
+        .filter(|&i| {
+            here.iter()
+                .all(|&m| members[m][i].as_ref().is_some_and(LeftOut::is_known))
+        })
         .collect();
     if here.is_empty() || common.len() < FEWEST {
         weights[0] = 1.0;
@@ -383,4 +390,29 @@ fn kriged(frame: &Frame, workers: &Workers) -> Predictions {
             .map_init(Scratch::default, predict)
             .collect()
     })
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_sample_that_one_member_cannot_predict_judges_none() {
+        let of = |error: f64| {
+            let left = LeftOut {
+                error,
+                variance: error * error,
+                noise: 0.0,
+            };
+            vec![Some(left); 100]
+        };
+        let (poor, mut good) = (of(2.0), of(1.0));
+        good[7] = Some(LeftOut {
+            error: f64::NAN,
+            ..good[7].unwrap()
+        });
+        let weights = weights_of(&[&poor, &good]);
+        assert!(weights[1] > 0.99, "{weights:?}");
+        assert!((weights.iter().sum::<f64>() - 1.0).abs() < 1e-12);
+    }
 }

@@ -58,6 +58,13 @@ pub(crate) struct LeftOut {
     pub(crate) noise: f64,
 }
 
+impl LeftOut {
+    /// Whether there is a prediction at all: where every sample is far away, or held out, nothing may be known.
+    pub(crate) const fn is_known(&self) -> bool {
+        self.error.is_finite() && self.variance.is_finite()
+    }
+}
+
 /// Scratch of one worker.
 #[derive(Debug, Default)]
 pub(crate) struct Scratch {

@@ -178,7 +178,7 @@ class Chunk:
 
     @property
     def flags(self) -> Array:
-        """Bits: 1 saturated, 2 unsettled, 4 dark."""
+        """Bits: 1 saturated, 2 unsettled, 4 dark, 8 the beam came on for this dwell."""
         return self._spread(self.message.flags, "u1")
 
     def _spread(self, data: bytes, kind: str) -> Array:
