@@ -200,6 +200,9 @@ async fn anyone_may_blank_and_only_the_newest_trip_is_cleared() {
     request.plan.n_frames = 1000;
     let created = client.create(&lease, &request, "").await.unwrap();
     client.start(&lease, &created.id).await.unwrap();
+    // Before the controller is armed there is nothing that could trip.
+    let mut watch = client.watch(&created.id, 50.0).await.unwrap();
+    while watch.next().await.unwrap().unwrap().state != AcquisitionState::Running {}
     let other = Client::connect(&server.socket).await.unwrap();
     let blanked = other.blank("test").await.unwrap();
     let trip = blanked.trip.expect("a running acquisition trips");
