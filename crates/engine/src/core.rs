@@ -220,8 +220,6 @@ pub struct Settings {
     pub queue_positions: u64,
     /// Samples that it can hold.
     pub return_samples: u64,
-    /// Beam time of the blanker's edges per blanked jump, ns.
-    pub edges_ns: u64,
     /// Time in which the blanker opens, ns.
     pub opening_ns: f64,
     /// Time in which it closes, ns.
@@ -248,8 +246,6 @@ impl Settings {
             late_in_a_row: config.late_in_a_row,
             queue_positions: u64::from(capabilities.queue_positions),
             return_samples: u64::from(capabilities.return_samples),
-            edges_ns: (capabilities.blanker_closing_ns + capabilities.blanker_opening_ns).ceil()
-                as u64,
             opening_ns: capabilities.blanker_opening_ns,
             closing_ns: capabilities.blanker_closing_ns,
             tick_ns: capabilities.tick_ns.max(1e-3),

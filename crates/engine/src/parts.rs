@@ -28,10 +28,6 @@ pub(crate) fn scan_failure(error: scan::Error) -> Invalid {
 pub(crate) fn recon_failure(error: recon::Error) -> Invalid {
     match error {
         recon::Error::Invalid(invalid) => invalid,
-        recon::Error::Unavailable {
-            estimator,
-            available,
-        } => Invalid::new("estimator", estimator.name(), available),
         other => Invalid::new(
             "estimator",
             other.to_string(),

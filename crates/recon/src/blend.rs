@@ -5,7 +5,7 @@
 //! compared on the same samples, so that the noise in them cancels; only the level of the best one is estimated.
 
 use crate::bpfa;
-use crate::fit::{Calibration, Fit, Method, Scratch, calibration};
+use crate::fit::{Calibration, Fit, Method, Scratch};
 use crate::gmm::{self, Frame, Model, Patches};
 use crate::gp;
 use crate::groups;
@@ -239,18 +239,8 @@ impl Training {
                 weights_of(&members)
             }
         };
-        let calibrated = frame.fit.detectors[frame.detector].calibrated;
         let mixture = mixture.map(|(model, left_out)| {
-            let found: Vec<LeftOut> = left_out
-                .into_iter()
-                .flatten()
-                .filter(LeftOut::is_known)
-                .collect();
-            let calibration = if calibrated && found.len() >= 30 {
-                calibration(&found)
-            } else {
-                Calibration::NONE
-            };
+            let calibration = frame.calibration(&left_out);
             (model, calibration)
         });
         Trained {
@@ -304,10 +294,7 @@ fn weights_of(members: &[&[Option<LeftOut>]]) -> Vec<f64> {
         .collect();
     let n_judged = here.iter().map(|&m| members[m].len()).min().unwrap_or(0);
     let common: Vec<usize> = (0..n_judged)
-        .filter(|&i| {
-            here.iter()
-                .all(|&m| members[m][i].as_ref().is_some_and(LeftOut::is_known))
-        })
+        .filter(|&i| here.iter().all(|&m| members[m][i].is_some()))
         .collect();
     if here.is_empty() || common.len() < FEWEST {
         weights[0] = 1.0;
@@ -407,10 +394,8 @@ mod tests {
             vec![Some(left); 100]
         };
         let (poor, mut good) = (of(2.0), of(1.0));
-        good[7] = Some(LeftOut {
-            error: f64::NAN,
-            ..good[7].unwrap()
-        });
+        good[7] = LeftOut::of(Some((1.0, 0.0)), f64::NAN, 1.0);
+        assert!(good[7].is_none());
         let weights = weights_of(&[&poor, &good]);
         assert!(weights[1] > 0.99, "{weights:?}");
         assert!((weights.iter().sum::<f64>() - 1.0).abs() < 1e-12);

@@ -16,7 +16,7 @@ mod codes;
 mod dictionary;
 
 use crate::blend::{Predictions, Solved};
-use crate::fit::{Calibration, calibration, split_mix};
+use crate::fit::split_mix;
 use crate::gmm::Frame;
 use crate::kriging::LeftOut;
 use crate::online::Workers;
@@ -289,25 +289,15 @@ impl Chain {
 
     fn predictions(&self, all: &Frame, judged: &[usize]) -> Predictions {
         let predict = |&pixel: &usize| {
-            let (value, noise) = all.sample(pixel)?;
-            Some(LeftOut {
-                error: f64::from(value - self.average.mean(pixel)),
-                variance: f64::from(self.average.variance(pixel)),
-                noise: f64::from(noise),
-            })
+            let (mean, variance) = (self.average.mean(pixel), self.average.variance(pixel));
+            LeftOut::of(all.sample(pixel), mean.into(), variance.into())
         };
         judged.iter().map(predict).collect()
     }
 
     fn solved(&self, frame: &Frame) -> Solved {
         let (offset, unit) = frame.units();
-        let found: Vec<LeftOut> = self.left_out.iter().flatten().copied().collect();
-        let calibrated = frame.fit.detectors[frame.detector].calibrated;
-        let calibration = if calibrated && found.len() >= 30 {
-            calibration(&found)
-        } else {
-            Calibration::NONE
-        };
+        let calibration = frame.calibration(&self.left_out);
         let amplitude = (unit * unit) as f32;
         let pixels = 0..self.average.count.len();
         Solved {

@@ -1,6 +1,6 @@
 //! What can go wrong here. Nothing in this crate touches the beam.
 
-use domain::{Estimator, Invalid};
+use domain::Invalid;
 
 /// Why a reconstruction, a metric or a calibration was refused. The beam is not concerned.
 #[derive(Debug, Clone, PartialEq, thiserror::Error)]
@@ -8,14 +8,6 @@ pub enum Error {
     /// A value is outside its range; correct the named field.
     #[error(transparent)]
     Invalid(#[from] Invalid),
-    /// The estimator exists by name but is not part of this build; choose another one.
-    #[error("estimator {} is not available in this build (available: {available})", estimator.name())]
-    Unavailable {
-        /// What was asked for.
-        estimator: Estimator,
-        /// Names that would have been accepted.
-        available: String,
-    },
     /// The data do not support the result that was asked for; take better data, as `needed` says.
     #[error("the data do not support {what}: {found} (needed: {needed})")]
     Unsupported {

@@ -237,9 +237,11 @@ impl FitJob {
         };
         let mut detectors = best.fits(fits);
         for (fit, left_out) in detectors.iter_mut().zip(&best.left_out) {
-            let enough = left_out.len() >= 30;
-            if enough && fit.events_per_visit >= 0.9 {
-                fit.calibration = calibration(left_out);
+            if fit.events_per_visit < 0.9 {
+                continue;
+            }
+            if let Some(found) = calibration(left_out) {
+                fit.calibration = found;
                 fit.calibrated = true;
             }
         }
@@ -294,16 +296,21 @@ impl Calibration {
 const LEAST_FACTOR: f64 = 0.6;
 /// Floors tried, parts of the mean squared error of the signal.
 const FLOORS: [f64; 9] = [0.0, 0.01, 0.03, 0.07, 0.15, 0.3, 0.5, 0.7, 0.9];
+/// Least number of left-out samples that a calibration is fitted to.
+const FEWEST: usize = 30;
 /// Classes of predicted variance in which intervals shall hold alike.
 const CLASSES: usize = 4;
 
-/// Fits the calibration to left-out samples.
+/// Fits the calibration to left-out samples; `None` where they are too few.
 ///
 /// Where the signal's error shows through the noise, 90 % of the left-out values shall lie in their intervals, and of those
 /// with small predicted variance as many as of those with large: that sets the floor. Where noise dominates, that count
 /// says little (counts are whole numbers), and the mean square is compared instead, shrunk towards 1 by what is not
 /// known of it.
-pub(crate) fn calibration(left_out: &[LeftOut]) -> Calibration {
+pub(crate) fn calibration(left_out: &[LeftOut]) -> Option<Calibration> {
+    if left_out.len() < FEWEST {
+        return None;
+    }
     let n = left_out.len() as f64;
     let mean = |f: fn(&LeftOut) -> f64| left_out.iter().map(f).sum::<f64>() / n;
     let (variance, noise) = (mean(|l| l.variance), mean(|l| l.noise));
@@ -311,10 +318,10 @@ pub(crate) fn calibration(left_out: &[LeftOut]) -> Calibration {
         let excess = mean(|l| l.error * l.error - l.noise) / variance;
         let doubt = 2.0 / n * ((variance + noise) / variance).powi(2);
         let shrunk = (excess + doubt) / (1.0 + doubt);
-        return Calibration {
+        return Some(Calibration {
             factor: shrunk.clamp(LEAST_FACTOR, 25.0),
             floor: 0.0,
-        };
+        });
     }
     let mut sorted: Vec<LeftOut> = left_out.to_vec();
     sorted.sort_by(|a, b| a.variance.total_cmp(&b.variance));
@@ -347,7 +354,7 @@ pub(crate) fn calibration(left_out: &[LeftOut]) -> Calibration {
             best = (badness, with(high));
         }
     }
-    best.1
+    Some(best.1)
 }
 
 /// Mean, noise-free variance and counts of one detector over all samples.

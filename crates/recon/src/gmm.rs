@@ -14,7 +14,8 @@ mod train;
 pub(crate) use picture::{FINAL_STRIDE, LIVE_STRIDE, Patches};
 pub(crate) use train::Trainer;
 
-use crate::fit::Fit;
+use crate::fit::{Calibration, Fit, calibration};
+use crate::kriging::LeftOut;
 use crate::samples::SampleMap;
 
 /// Side of a patch, px.
@@ -113,6 +114,15 @@ impl Frame<'_> {
             ((f64::from(value) - mean) / scale) as f32,
             (noise / fit.variance) as f32,
         ))
+    }
+
+    /// What makes the intervals of a member hold, by what it predicted; none where counts are too low to say.
+    pub(crate) fn calibration(&self, predictions: &[Option<LeftOut>]) -> Calibration {
+        if !self.fit.detectors[self.detector].calibrated {
+            return Calibration::NONE;
+        }
+        let known: Vec<LeftOut> = predictions.iter().flatten().copied().collect();
+        calibration(&known).unwrap_or(Calibration::NONE)
     }
 }
 
@@ -286,8 +296,11 @@ impl Patch {
                 }
             }
             for k in 0..K {
-                let p = pivot[k].max(1e-7);
-                let inverse = 1.0 / p.sqrt();
+                // What is left of a pivot is at least the nugget. If rounding took that too, the samples before this one
+                // tell all of it: it says nothing more, where dividing by a rounding error would grow without bound.
+                let is_told = pivot[k] < 0.5 * NUGGET;
+                let p = if is_told { NUGGET } else { pivot[k] };
+                let inverse = if is_told { 0.0 } else { 1.0 / p.sqrt() };
                 residual[k] *= inverse;
                 square[k] += residual[k] * residual[k];
                 product[k] *= f64::from(p);
@@ -393,6 +406,40 @@ impl Patch {
         }
         for v in variance.iter_mut() {
             *v = v.max(1e-6);
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    /// Nearly the same value everywhere: covariances of rank one to single precision, samples without noise.
+    #[test]
+    fn samples_that_tell_the_same_do_not_break_the_factors() {
+        let covariance: Vec<f32> = (0..K)
+            .flat_map(|k| {
+                let length = 100.0 * (1 + k) as f32;
+                (0..AREA * AREA).map(move |at| {
+                    let (p, q) = (at / AREA, at % AREA);
+                    let (dr, dc) = ((p / SIDE).abs_diff(q / SIDE), (p % SIDE).abs_diff(q % SIDE));
+                    let square = (dr * dr + dc * dc) as f32;
+                    1000.0 * (-0.5 * square / (length * length)).exp()
+                })
+            })
+            .collect();
+        let model = Model::new(vec![[0.0; AREA]; K], covariance, &[1.0 / K as f32; K]);
+        let mut patch = Patch {
+            pixel: (0..MOST).map(|i| i * 3).collect(),
+            value: (0..MOST).map(|i| 5.0 + 1e-3 * (i % 5) as f32).collect(),
+            noise: vec![0.0; MOST],
+            ..Patch::default()
+        };
+        let (mut mean, mut variance) = ([0.0; AREA], [0.0; AREA]);
+        patch.expect(&model, &mut mean, &mut variance);
+        for p in 0..AREA {
+            assert!((mean[p] - 5.0).abs() < 0.3, "pixel {p}: {}", mean[p]);
+            assert!(variance[p] < 0.1, "pixel {p}: {}", variance[p]);
         }
     }
 }

@@ -12,7 +12,6 @@
 mod fft;
 
 use crate::blend::{Predictions, Solved};
-use crate::fit::{Calibration, calibration};
 use crate::gmm::Frame;
 use crate::kriging::LeftOut;
 use crate::online::Workers;
@@ -69,12 +68,8 @@ pub(crate) fn solve(frame: &Frame, judged: &[usize], workers: &Workers) -> Found
         let mean = process.estimate(frame, workers);
         let variance = process.variances(frame);
         let predict = |&pixel: &usize| {
-            let (value, noise) = all.sample(pixel)?;
-            Some(LeftOut {
-                error: f64::from(value) - mean[pixel],
-                variance: variance[frame.map.tile_of(pixel)],
-                noise: f64::from(noise),
-            })
+            let variance = variance[frame.map.tile_of(pixel)];
+            LeftOut::of(all.sample(pixel), mean[pixel], variance)
         };
         let left_out: Predictions = judged.iter().map(predict).collect();
         let square: f64 = left_out.iter().flatten().map(|l| l.error * l.error).sum();
@@ -85,13 +80,7 @@ pub(crate) fn solve(frame: &Frame, judged: &[usize], workers: &Workers) -> Found
     let (_, remove_floor, left_out, without) = best.unwrap_or((0.0, true, Vec::new(), Vec::new()));
     let process = Process::learned(&all, remove_floor, workers);
     let (offset, unit) = frame.units();
-    let found: Vec<LeftOut> = left_out.iter().flatten().copied().collect();
-    let calibrated = frame.fit.detectors[frame.detector].calibrated;
-    let calibration = if calibrated && found.len() >= 30 {
-        calibration(&found)
-    } else {
-        Calibration::NONE
-    };
+    let calibration = frame.calibration(&left_out);
     let variances = process.variances(&all);
     let solved = Solved {
         mean: process

@@ -12,7 +12,7 @@
 //! them; a third takes all samples. Units inside are those of the mixture.
 
 use crate::blend::{Predictions, Solved};
-use crate::fit::{Calibration, calibration, split_mix};
+use crate::fit::split_mix;
 use crate::gmm::Frame;
 use crate::kriging::LeftOut;
 use crate::linalg::{add_products, vectorised};
@@ -83,12 +83,8 @@ impl Groups {
         self.round += 1;
         if self.round + 1 == ROUNDS.len() {
             let predict = |&pixel: &usize| {
-                let (value, noise) = all.sample(pixel)?;
-                Some(LeftOut {
-                    error: f64::from(value - found.mean[pixel]),
-                    variance: f64::from(found.variance[pixel]),
-                    noise: f64::from(noise),
-                })
+                let (mean, variance) = (found.mean[pixel], found.variance[pixel]);
+                LeftOut::of(all.sample(pixel), mean.into(), variance.into())
             };
             self.left_out = judged.iter().map(predict).collect();
         }
@@ -108,13 +104,7 @@ impl Groups {
 
     fn solved(&self, frame: &Frame, found: &Moments) -> Solved {
         let (offset, unit) = frame.units();
-        let judged: Vec<LeftOut> = self.left_out.iter().flatten().copied().collect();
-        let calibrated = frame.fit.detectors[frame.detector].calibrated;
-        let calibration = if calibrated && judged.len() >= 30 {
-            calibration(&judged)
-        } else {
-            Calibration::NONE
-        };
+        let calibration = frame.calibration(&self.left_out);
         let mean = found.mean.iter();
         Solved {
             mean: mean

@@ -59,9 +59,15 @@ pub(crate) struct LeftOut {
 }
 
 impl LeftOut {
-    /// Whether there is a prediction at all: where every sample is far away, or held out, nothing may be known.
-    pub(crate) const fn is_known(&self) -> bool {
-        self.error.is_finite() && self.variance.is_finite()
+    /// A sample (value and the variance of its noise) against what was said of it; `None` where there is no sample or
+    /// nothing was said.
+    pub(crate) fn of(sample: Option<(f32, f32)>, mean: f64, variance: f64) -> Option<Self> {
+        let (value, noise) = sample?;
+        (mean.is_finite() && variance.is_finite()).then(|| Self {
+            error: f64::from(value) - mean,
+            variance,
+            noise: f64::from(noise),
+        })
     }
 }
 

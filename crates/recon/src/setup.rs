@@ -149,3 +149,28 @@ fn check_noise(noise: Noise) -> Result<(), Invalid> {
     }
     Ok(())
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    /// Against the rise itself, summed in small steps.
+    #[test]
+    fn a_detector_that_rises_collects_the_mean_of_its_rise() {
+        let detector = |rise_ns| DetectorSetup {
+            name: DetectorName::new("haadf").unwrap(),
+            noise: Noise::Unknown,
+            rise_ns,
+        };
+        for (dwell_ns, rise_ns) in [(1000, 25.0), (1000, 60.0), (50, 60.0), (10, 1e4)] {
+            let steps = (0..10_000).map(|i| (f64::from(i) + 0.5) * 1e-4 * f64::from(dwell_ns));
+            let mean = steps.map(|t| 1.0 - (-t / rise_ns).exp()).sum::<f64>() / 1e4;
+            let collected = detector(rise_ns).collected(dwell_ns);
+            assert!(
+                (collected - mean).abs() < 1e-6,
+                "{dwell_ns} ns, {rise_ns} ns: {collected}"
+            );
+        }
+        assert_eq!(detector(0.0).collected(1000), 1.0);
+    }
+}

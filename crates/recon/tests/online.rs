@@ -684,7 +684,7 @@ fn factors_beat_the_simple_estimators_whatever_the_seed_and_their_intervals_hold
         .unwrap();
         assert!((0.8..0.98).contains(&cover), "{cover}");
     }
-    // Two chains that are where they should be tell the same picture: they differ by less than either errs.
+    // Two chains that are where they should be tell the same picture: they differ by less than 0.7 of what either errs.
     let distance = |a: &[f32], b: &[f32]| -> f64 {
         a.iter()
             .zip(b)

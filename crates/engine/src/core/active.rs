@@ -64,14 +64,8 @@ impl Active {
         ticket: u64,
         lease_epoch: LeaseEpoch,
     ) -> Self {
-        let edges = Edges {
-            edges_ns: settings.edges_ns,
-            opening_ns: settings.opening_ns,
-            closing_ns: settings.closing_ns,
-            tick_ns: settings.tick_ns,
-        };
         Self {
-            ledger: Ledger::new(&prepared, edges),
+            ledger: Ledger::new(&prepared, Edges::of(settings)),
             pipeline: Pipeline::new(&prepared.plan, prepared.dark),
             coils: prepared
                 .coils

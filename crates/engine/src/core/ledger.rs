@@ -3,6 +3,7 @@
 //! Committed time is an exact integer, so that what was committed and ended is nothing again. Limits test the
 //! committed dose: what is in flight is counted as if it had been exposed, so it can never overshoot.
 
+use super::Settings;
 use super::maps::{AreaMap, PositionMap};
 use crate::Prepared;
 use domain::{DoseTotals, PositionBatch, PositionFlags, StopRule};
@@ -23,19 +24,30 @@ impl BeamTime {
 /// How the instrument spends beam time besides the dwell.
 #[derive(Debug, Clone, Copy, PartialEq)]
 pub(crate) struct Edges {
-    /// Opening and closing of the blanker, ns, per blanked jump.
-    pub(crate) edges_ns: u64,
-    /// Opening and closing each, ns.
-    pub(crate) opening_ns: f64,
-    pub(crate) closing_ns: f64,
+    /// Times in which the blanker opens and closes, ns.
+    opening_ns: f64,
+    closing_ns: f64,
     /// Length of a tick, ns.
-    pub(crate) tick_ns: f64,
+    tick_ns: f64,
 }
 
 impl Edges {
+    pub(crate) const fn of(settings: &Settings) -> Self {
+        Self {
+            opening_ns: settings.opening_ns,
+            closing_ns: settings.closing_ns,
+            tick_ns: settings.tick_ns,
+        }
+    }
+
+    /// Beam time of opening and closing, ns per blanked jump: no more than that.
+    pub(crate) fn both_ns(self) -> u64 {
+        (self.opening_ns + self.closing_ns).ceil() as u64
+    }
+
     fn outside(self, settle_ns: u32, blank: bool) -> u64 {
         if blank {
-            self.edges_ns
+            self.both_ns()
         } else if settle_ns == 0 {
             0
         } else {
@@ -69,7 +81,7 @@ impl Edges {
         }
     }
 
-    fn of(self, batch: &PositionBatch, i: usize) -> BeamTime {
+    fn one(self, batch: &PositionBatch, i: usize) -> BeamTime {
         self.cost(batch.dwell_ns[i], batch.settle_ns[i], batch.flags)
     }
 
@@ -85,7 +97,7 @@ impl Edges {
         let settles = &batch.settle_ns[range];
         let blank = batch.flags.blank_settle;
         let outside_ns = if blank {
-            self.edges_ns * settles.len() as u64
+            self.both_ns() * settles.len() as u64
         } else if settles.iter().fold(0, |any, &s| any | s) == 0 {
             0
         } else {
@@ -169,7 +181,7 @@ impl Ledger {
 
     /// Whether everything incident so far is within every limit (the closing time of the blanker apart).
     pub(crate) fn in_budget(&self) -> bool {
-        let slack = self.edges.edges_ns as f64 * self.rate;
+        let slack = self.edges.both_ns() as f64 * self.rate;
         let incident = self.dwell + self.outside;
         self.limits
             .iter()
@@ -198,7 +210,7 @@ impl Ledger {
     pub(crate) fn filter(&mut self, batch: &mut PositionBatch) -> u64 {
         let mut kept = 0;
         for i in 0..batch.len() {
-            let electrons = self.edges.of(batch, i).total() as f64 * self.rate;
+            let electrons = self.edges.one(batch, i).total() as f64 * self.rate;
             let (row, col) = (batch.row[i], batch.col[i]);
             let admitted = self
                 .area
@@ -279,11 +291,37 @@ impl Ledger {
         }
         let mut left = unblanked_ns;
         for i in range {
-            let charged = self.edges.of(batch, i).total();
+            let charged = self.edges.one(batch, i).total();
             let spent = charged.min(left);
             left -= spent;
             let back = (charged - spent) as f64 * self.rate;
             self.charge(batch.row[i], batch.col[i], -back);
         }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    /// Against the current itself, summed in small steps.
+    #[test]
+    fn the_beam_comes_on_and_goes_off_linearly() {
+        let edges = Edges {
+            opening_ns: 200.0,
+            closing_ns: 80.0,
+            tick_ns: 10.0,
+        };
+        for dwell_ns in [1, 50, 200, 201, 1000] {
+            let current = |t: f64| (t / edges.opening_ns).min(1.0);
+            let steps = (0..10 * dwell_ns).map(|step| 0.1 * current(0.1 * (f64::from(step) + 0.5)));
+            let lit: f64 = steps.sum();
+            assert!(
+                (edges.lit_ns(dwell_ns) - lit).abs() < 1e-3 * lit + 0.01,
+                "{dwell_ns} ns"
+            );
+        }
+        assert_eq!(edges.tail_ns(), 40.0);
+        assert_eq!(edges.both_ns(), 280);
     }
 }

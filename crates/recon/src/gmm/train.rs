@@ -235,11 +235,11 @@ fn left_out(frame: &Frame, model: &Model, workers: &Workers) -> Vec<Option<LeftO
         let (row, col) = (pixel / map.n_cols % TILE, pixel % map.n_cols % TILE);
         let (mean, variance) = &found[at];
         let lane = row * TILE + col;
-        frame.sample(pixel).map(|(value, noise)| LeftOut {
-            error: f64::from(value - mean[lane]),
-            variance: f64::from(variance[lane]),
-            noise: f64::from(noise),
-        })
+        LeftOut::of(
+            frame.sample(pixel),
+            mean[lane].into(),
+            variance[lane].into(),
+        )
     };
     pixels.iter().map(predict).collect()
 }
