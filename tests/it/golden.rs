@@ -39,6 +39,14 @@ impl Wiring {
         path.display().to_string()
     }
 
+    /// A controller so wired, over the letter F.
+    pub(crate) fn firmware(&self, bench: &Bench) -> Firmware {
+        let instrument = self.instrument(bench);
+        let specimen = ["--specimen", "f", "--noiseless"];
+        let pace = ["--speed", "max", "--instrument", &instrument];
+        Firmware::start(&[&specimen[..], &pace].concat())
+    }
+
     /// What an operator would state of it to the service: full deflection is twice the field.
     pub(crate) fn config(&self, bench: &Bench, controller: &str) -> Config {
         let text = format!(
@@ -141,17 +149,7 @@ struct Seen {
 /// Scans the F with a controller wired as `truly` by a service that believes in `believed`.
 async fn seen(truly: Wiring, believed: Wiring, degrees: f64) -> Seen {
     let bench = Bench::new();
-    let instrument = truly.instrument(&bench);
-    let arguments = [
-        "--specimen",
-        "f",
-        "--speed",
-        "max",
-        "--noiseless",
-        "--instrument",
-        &instrument,
-    ];
-    let firmware = Firmware::start(&arguments);
+    let firmware = truly.firmware(&bench);
     let server = Server::start_with(believed.config(&bench, &firmware.address)).await;
     let ttl = Duration::from_secs(10);
     let lease = server.client.acquire_lease("test", ttl).await.unwrap();

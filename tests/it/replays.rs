@@ -2,7 +2,7 @@
 
 use crate::api_server::Server;
 use crate::golden::{Wiring, whole_field};
-use crate::process::{Bench, Firmware};
+use crate::process::Bench;
 use domain::{
     Affine, ColumnState, Estimator, Fraction, ListedPosition, Order, Pattern, Plan, SampleBlock,
     VirtualClock,
@@ -88,17 +88,7 @@ async fn the_journal_of_a_real_session_replays_bit_for_bit_and_so_do_its_samples
         rotation_deg: 20.0,
         ..Wiring::default()
     };
-    let instrument = wiring.instrument(&bench);
-    let arguments = [
-        "--specimen",
-        "f",
-        "--speed",
-        "max",
-        "--noiseless",
-        "--instrument",
-        &instrument,
-    ];
-    let firmware = Firmware::start(&arguments);
+    let firmware = wiring.firmware(&bench);
     let server = Server::start_with(wiring.config(&bench, &firmware.address)).await;
     let lease = server
         .client

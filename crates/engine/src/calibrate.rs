@@ -502,10 +502,7 @@ pub fn detectors(
 #[cfg(test)]
 mod tests {
     use super::*;
-    use domain::{
-        Affine, DwellTime, Exposure, Grid, Nanometres, PerPosition, Pitch, SampleFlags, ScanField,
-        Signal,
-    };
+    use domain::{Affine, DwellTime, Exposure, Grid, Nanometres, Pitch, ScanField, Signal};
     use hal::FieldUnit;
 
     /// A microscope whose true field is `truth` (nm per commanded px), over a square lattice of 0.5 nm.
@@ -536,23 +533,8 @@ mod tests {
                     values.push((1.5 * (wave(x) + wave(y))).exp() as f32);
                 }
             }
-            let blocks = vec![Arc::new(SampleBlock {
-                sequence: 0,
-                first_position: 0,
-                frame: 0,
-                t0_ns: 0,
-                row,
-                col,
-                row_actual: Vec::new(),
-                col_actual: Vec::new(),
-                path_covariance: Vec::new(),
-                dwell_ns: PerPosition::Uniform(1000),
-                settle_ns: PerPosition::Uniform(0),
-                electrons: PerPosition::Uniform(1.0),
-                electrons_outside: PerPosition::Uniform(0.0),
-                flags: PerPosition::Uniform(SampleFlags::default()),
-                signals: vec![Signal::Scalar(values)],
-            })];
+            let signals = vec![Signal::Scalar(values)];
+            let blocks = vec![Arc::new(SampleBlock::ideal(row, col, 1.0, signals))];
             let acquisition = Arc::new(ended(plan));
             assert!(look(&acquisition));
             Ok(Run {
@@ -577,6 +559,11 @@ mod tests {
         }
     }
 
+    fn plan(field: ScanField) -> Plan {
+        let exposure = Exposure::Dwell(DwellTime::from_nanoseconds(1000).unwrap());
+        Plan::new(field, vec![DetectorName::new("haadf").unwrap()], exposure)
+    }
+
     #[test]
     fn a_lattice_corrects_pitch_aspect_and_shear() {
         // Believed: 0.1 nm per px. True: 5 % wider, 2 % narrower, a little sheared (symmetric, as it can be measured).
@@ -585,12 +572,7 @@ mod tests {
         };
         let pitch = Pitch::Nanometres(Nanometres::new(0.1).unwrap());
         let field_of_view = ScanField::centred(Grid::new(128, 128).unwrap(), pitch);
-        let exposure = Exposure::Dwell(DwellTime::from_nanoseconds(1000).unwrap());
-        let plan = Plan::new(
-            field_of_view,
-            vec![DetectorName::new("haadf").unwrap()],
-            exposure,
-        );
+        let plan = plan(field_of_view);
         let old = FieldCalibration::square("old", FieldUnit::Nanometres, 100.0).unwrap();
         let lattice = Lattice {
             a_nm: 0.5,
@@ -636,12 +618,7 @@ mod tests {
         let pitch = Pitch::Nanometres(Nanometres::new(0.1).unwrap());
         let mut field_of_view = ScanField::centred(Grid::new(64, 64).unwrap(), pitch);
         field_of_view.rotation = domain::Angle::from_radians(0.1).unwrap();
-        let exposure = Exposure::Dwell(DwellTime::from_nanoseconds(1000).unwrap());
-        let plan = Plan::new(
-            field_of_view,
-            vec![DetectorName::new("haadf").unwrap()],
-            exposure,
-        );
+        let plan = plan(field_of_view);
         let old = FieldCalibration::square("old", FieldUnit::Nanometres, 100.0).unwrap();
         let lattice = Lattice {
             a_nm: 0.5,

@@ -4,7 +4,9 @@
 #[path = "support/specimens.rs"]
 mod support;
 
-use domain::{Estimate, Estimator, Grid, PerPosition, PixelRect, SampleBlock, SampleFlags};
+use domain::{
+    DetectorEstimate, Estimate, Estimator, Grid, PerPosition, PixelRect, SampleBlock, SampleFlags,
+};
 use recon::{Error, Kernel, Noise, Reconstructor, WorkQuota, quality};
 use support::{COUNTING, Random, Specimen, block, setup};
 
@@ -32,6 +34,13 @@ fn psnr(specimen: &Specimen, estimate: &Estimate) -> f64 {
     .unwrap()
 }
 
+/// Part of the pixels apart from `places` whose truth lies in its 90 % interval.
+fn coverage(specimen: &Specimen, detector: &DetectorEstimate, places: &[[usize; 2]]) -> f64 {
+    let (mean, uncertainty) = (&detector.mean, &detector.uncertainty);
+    let is_judged = |i: usize| !places.contains(&[i / specimen.side, i % specimen.side]);
+    quality::coverage(&specimen.values, mean, uncertainty, is_judged).unwrap()
+}
+
 #[test]
 fn kriging_beats_the_simple_estimators_and_its_intervals_hold() {
     let specimen = Specimen::grain_boundary();
@@ -44,14 +53,7 @@ fn kriging_beats_the_simple_estimators_and_its_intervals_hold() {
         );
         let detector = &estimate.detectors[0];
         assert!(detector.calibrated);
-        let visited = |i: usize| places.contains(&[i / specimen.side, i % specimen.side]);
-        let cover = quality::coverage(
-            &specimen.values,
-            &detector.mean,
-            &detector.uncertainty,
-            |i| !visited(i),
-        )
-        .unwrap();
+        let cover = coverage(&specimen, detector, &places);
         assert!((0.8..0.97).contains(&cover), "{estimator:?} covers {cover}");
         psnr(&specimen, &estimate)
     });
@@ -74,13 +76,7 @@ fn counts_are_weighed_by_their_noise() {
             &blocks,
         );
         let detector = &estimate.detectors[0];
-        let cover = quality::coverage(
-            &specimen.values,
-            &detector.mean,
-            &detector.uncertainty,
-            |_| true,
-        )
-        .unwrap();
+        let cover = coverage(&specimen, detector, &[]);
         assert!(
             (0.75..0.98).contains(&cover),
             "{counts} counts: covers {cover}"
@@ -465,14 +461,7 @@ fn the_mixture_learned_from_the_frame_beats_kriging_and_its_intervals_hold() {
     );
     assert!(psnr(&specimen, &auto) > gmm.max(kriging) - 0.3);
     let detector = &auto.detectors[0];
-    let visited = |i: usize| places.contains(&[i / specimen.side, i % specimen.side]);
-    let cover = quality::coverage(
-        &specimen.values,
-        &detector.mean,
-        &detector.uncertainty,
-        |i| !visited(i),
-    )
-    .unwrap();
+    let cover = coverage(&specimen, detector, &places);
     assert!(
         detector.calibrated && (0.82..0.985).contains(&cover),
         "covers {cover}"
@@ -674,14 +663,7 @@ fn factors_beat_the_simple_estimators_whatever_the_seed_and_their_intervals_hold
         let quality = psnr(&specimen, chain);
         assert!(quality > natural + 2.0, "{quality} {natural}");
         let detector = &chain.detectors[0];
-        let visited = |i: usize| places.contains(&[i / specimen.side, i % specimen.side]);
-        let cover = quality::coverage(
-            &specimen.values,
-            &detector.mean,
-            &detector.uncertainty,
-            |i| !visited(i),
-        )
-        .unwrap();
+        let cover = coverage(&specimen, detector, &places);
         assert!((0.8..0.98).contains(&cover), "{cover}");
     }
     // Two chains that are where they should be tell the same picture: they differ by less than 0.7 of what either errs.
@@ -717,13 +699,7 @@ fn a_whole_scan_of_few_counts_gains_from_groups_of_patches_and_says_how_much() {
     let quality = psnr(&specimen, &found);
     assert!(quality > process + 1.0, "{quality} {process}");
     let detector = &found.detectors[0];
-    let cover = quality::coverage(
-        &specimen.values,
-        &detector.mean,
-        &detector.uncertainty,
-        |_| true,
-    )
-    .unwrap();
+    let cover = coverage(&specimen, detector, &[]);
     assert!((0.8..0.98).contains(&cover), "{cover}");
     let portable = run(Estimator::Auto, 1, Kernel::Baseline);
     assert!(portable.detectors[0].mean == detector.mean);
