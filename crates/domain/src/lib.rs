@@ -3,7 +3,7 @@
 //! Everything here is a plain value. No type knows how it is stored or sent (those formats belong to
 //! `store`, `proto` and `wire`, which convert with `TryFrom`), and none does I/O; [`Clock`] is the one
 //! door to the time of day. A value that exists is valid: constructors refuse with [`Invalid`], which
-//! names the field, the value and the allowed range.
+//! names the field, the value and the allowed range. [`NpyArray`] stands here because specimens and lists of positions share it.
 //!
 //! Conventions: arrays are `[row, column]`, row-major. Pixel `(r, c)` is a point at its centre. Field
 //! coordinates are nm (px where the pixel size is unknown), x = +column, y = +row, origin at the centre.
@@ -16,6 +16,7 @@ mod dose;
 mod estimate;
 mod geometry;
 mod invalid;
+mod npy;
 mod plan;
 mod quantity;
 mod sample;
@@ -28,6 +29,7 @@ pub use dose::{DoseLimits, DoseTotals};
 pub use estimate::{DetectorEstimate, Estimate, TileSet};
 pub use geometry::{Affine, Grid, Pitch, PixelRect, ScanField};
 pub use invalid::Invalid;
+pub use npy::NpyArray;
 pub use plan::{
     AreaLimit, BlankTravel, Detached, Estimator, Exposure, ListedPosition, Order, Pattern, Plan,
     PlanKind, Region, SettleLaw, StopRule, Texts, WhenLate,

@@ -10,8 +10,8 @@ use crate::score::{Planes, Score, score};
 use crate::stopwatch::{Spent, now};
 use domain::{
     DetectorName, DwellTime, Estimate, Estimator, Exposure, Fraction, Grid, Invalid,
-    MonotonicClock, Nanometres, Order, Pattern, Pitch, Plan, PositionBatch, SampleBlock, ScanField,
-    Signal,
+    MonotonicClock, Nanometres, NpyArray, Order, Pattern, Pitch, Plan, PositionBatch, SampleBlock,
+    ScanField, Signal,
 };
 use recon::quality::{ColumnScore, columns};
 use recon::{DetectorSetup, Kernel, Noise, Reconstructor, Setup, WorkQuota};
@@ -28,8 +28,6 @@ const REGION: f32 = 128.0;
 const FIRST: f64 = 0.02;
 /// Units of work between two looks at the first picture.
 const LOOK: u64 = 512;
-/// Largest file of atoms, bytes.
-const ATOMS_BYTES: u64 = 1 << 28;
 
 /// What to measure.
 #[derive(Debug, Clone, PartialEq)]
@@ -374,7 +372,7 @@ impl Bench {
         else {
             return Ok(None);
         };
-        let atoms = store::NpyArray::read(&path, ATOMS_BYTES)?.values.into_f32();
+        let atoms = read_npy(&path)?;
         let here: Vec<[f32; 4]> = atoms
             .chunks_exact(4)
             .map(|a| {
@@ -534,6 +532,14 @@ impl Chance {
     }
 }
 
+fn read_npy(path: &Path) -> Result<Vec<f32>, Error> {
+    let bytes = std::fs::read(path).map_err(|source| Error::File {
+        path: path.display().to_string(),
+        source,
+    })?;
+    Ok(NpyArray::parse(&bytes)?.to_f32())
+}
+
 #[cfg(test)]
 mod tests {
     use super::*;
@@ -583,10 +589,7 @@ mod tests {
         bench.export(&estimate, folder.path()).unwrap();
         let read = |name: &str| {
             let path = folder.path().join(name);
-            store::NpyArray::read(&path, 1 << 20)
-                .unwrap()
-                .values
-                .into_f32()
+            read_npy(&path).unwrap()
         };
         let (truth, mean, samples) = (read("truth.npy"), read("mean.npy"), read("samples.npy"));
         let squares = truth

@@ -19,7 +19,6 @@ mod faults;
 mod instrument;
 mod lockstep;
 mod microscope;
-mod npy;
 mod optics;
 mod pace;
 mod random;

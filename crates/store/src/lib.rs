@@ -13,7 +13,6 @@ mod error;
 mod fixtures;
 mod journal;
 mod list_file;
-mod npy;
 mod picture;
 mod record;
 mod zarr;
@@ -36,10 +35,9 @@ pub use journal::{
     SampleReader, ScriptedFile, Syncer, Tail,
 };
 pub use list_file::{list_from_csv, list_from_npy};
-pub use npy::{NpyArray, NpyValues, write_npy_f32};
 pub use picture::{
-    ColourMap, DisplayRange, Figure, Panel, Picture, Plane, ansi_picture, plain_picture, write_png,
-    write_png_gray16, write_tiff_f32, write_tiff_u8, write_tiff_u16,
+    ColourMap, DisplayRange, Figure, Panel, Picture, Plane, ansi_picture, plain_picture,
+    write_npy_f32, write_png, write_png_gray16, write_tiff_f32, write_tiff_u8, write_tiff_u16,
 };
 pub use record::{
     ArmingId, BatchRecord, BlockRecord, Command, Decider, Event, Finish, FinishReason, GapRecord,

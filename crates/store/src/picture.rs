@@ -10,7 +10,9 @@ mod panel;
 mod terminal;
 
 pub use colour::{ColourMap, DisplayRange};
-pub use files::{write_png, write_png_gray16, write_tiff_f32, write_tiff_u8, write_tiff_u16};
+pub use files::{
+    write_npy_f32, write_png, write_png_gray16, write_tiff_f32, write_tiff_u8, write_tiff_u16,
+};
 pub use panel::{Figure, Panel};
 pub use terminal::{ansi_picture, plain_picture};
 

@@ -92,22 +92,22 @@ fn npy_lists_come_in_every_number_type() {
         ),
         (
             npy("<i2", "(2, 2)", &[0; 7]),
-            "pattern.list: 7 bytes of data",
+            "pattern.list.npy.data: 7 bytes",
         ),
         (
             npy("<i2", "(18446744073709551615, 2)", &[0; 8]),
-            "pattern.list: 8 bytes of data",
+            "pattern.list.npy.data: 8 bytes",
         ),
         (
             npy("<c8", "(1, 2)", &[0; 16]),
-            "pattern.list: values of type \"<c8\"",
+            "pattern.list.npy.descr: \"<c8\"",
         ),
-        (npy("<i2", "(4,)", &[0; 8]), "pattern.list: shape (4,)"),
+        (npy("<i2", "(4,)", &[0; 8]), "pattern.list.npy.shape: [4]"),
         (
             b"\x93NUMPY\x01\x00\xff".to_vec(),
-            "pattern.list: not a NumPy file",
+            "pattern.list.npy: a file",
         ),
-        (b"row,col".to_vec(), "pattern.list: not a NumPy file"),
+        (b"row,col".to_vec(), "pattern.list.npy: a file"),
     ] {
         let error = store::list_from_npy(&bytes, grid).unwrap_err().to_string();
         assert!(error.starts_with(expected), "{error}");

@@ -6,12 +6,11 @@
 use std::fs;
 use std::path::{Path, PathBuf};
 
-use domain::{DetectorName, Invalid};
+use domain::{DetectorName, Invalid, NpyArray};
 use serde::Deserialize;
 
 use super::{Image, Plane, Specimen};
 use crate::Error;
-use crate::npy::{self, Array};
 
 /// How values and sizes are read where the file does not say.
 #[derive(Debug, Clone, Copy, PartialEq)]
@@ -69,7 +68,7 @@ impl Specimen {
         for (meta, data) in BUNDLED {
             let path = Path::new("mos2");
             let meta = parse_meta(path, meta).expect("the bundled description is tested");
-            let array = npy::read(data).expect("the bundled array is tested");
+            let array = array_npy(data).expect("the bundled array is tested");
             pixel_nm = meta.pixel_nm;
             planes.push(
                 plane(&meta, array.values, &LoadOptions::default())
@@ -126,7 +125,7 @@ fn load(path: &Path, options: &LoadOptions) -> Result<Image, Error> {
         .unwrap_or_default();
     let bytes = read_file(path)?;
     let array = match extension.to_ascii_lowercase().as_str() {
-        "npy" => npy::read(&bytes)?,
+        "npy" => array_npy(&bytes)?,
         "png" => picture_png(path, &bytes)?,
         "tif" | "tiff" => picture_tiff(path, &bytes)?,
         _ => return Err(refused(path, ALLOWED)),
@@ -220,7 +219,7 @@ fn is_sibling(path: &Path, stem: &str) -> bool {
 fn load_detector(folder: &Path, options: &LoadOptions) -> Result<(Meta, [u32; 2], Plane), Error> {
     let path = folder.join("meta.json");
     let meta = parse_meta(&path, &read_file(&path)?)?;
-    let array = npy::read(&read_file(&folder.join("data.npy"))?)?;
+    let array = array_npy(&read_file(&folder.join("data.npy"))?)?;
     let shape = plane_shape(&array.shape)?;
     check_axes(&meta, &array.shape)?;
     let plane = plane(&meta, array.values, options)?;
@@ -333,6 +332,25 @@ fn read_file(path: &Path) -> Result<Vec<u8>, Error> {
 fn unreadable(path: &Path, why: impl ToString, allowed: &'static str) -> Error {
     let value = format!("{:?}: {}", path.display().to_string(), why.to_string());
     Invalid::new("specimen", value, allowed).into()
+}
+
+/// Numbers as read.
+struct Array {
+    /// Extents, slow axis first.
+    shape: Vec<usize>,
+    /// Values, row-major.
+    values: Vec<f32>,
+    /// Whether the file held floats.
+    is_float: bool,
+}
+
+fn array_npy(bytes: &[u8]) -> Result<Array, Invalid> {
+    let array = NpyArray::parse(bytes).map_err(|e| e.within("specimen"))?;
+    Ok(Array {
+        values: array.to_f32(),
+        is_float: array.is_float(),
+        shape: array.shape,
+    })
 }
 
 fn picture_png(path: &Path, bytes: &[u8]) -> Result<Array, Error> {

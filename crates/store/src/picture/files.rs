@@ -3,7 +3,7 @@
 use super::{DisplayRange, Picture, Plane};
 use crate::Error;
 use crate::zarr::write_durably;
-use domain::{Invalid, Pitch};
+use domain::{Invalid, NpyArray, Pitch};
 use std::io::{self, Cursor};
 use std::path::Path;
 use tiff::encoder::{TiffEncoder, colortype};
@@ -76,6 +76,11 @@ fn png_file(
 /// Writes the values themselves, 32-bit float.
 pub fn write_tiff_f32(path: &Path, plane: &Plane<'_>, pixel: Pitch) -> Result<(), Error> {
     tiff_file::<colortype::Gray32Float>(path, plane, pixel, plane.values())
+}
+
+/// Writes `values` of `shape` as a NumPy array, `<f4`.
+pub fn write_npy_f32(path: &Path, shape: &[usize], values: &[f32]) -> Result<(), Error> {
+    write_durably(path, &NpyArray::from_f32(shape, values)?)
 }
 
 /// Writes 16-bit grey, `range` from black to white.

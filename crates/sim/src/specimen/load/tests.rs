@@ -6,7 +6,11 @@ fn write_folder(parent: &Path, name: &str, meta: &str, shape: &[usize], values: 
     let folder = parent.join(name);
     fs::create_dir(&folder).unwrap();
     fs::write(folder.join("meta.json"), meta).unwrap();
-    fs::write(folder.join("data.npy"), npy::write_f32(shape, values)).unwrap();
+    fs::write(
+        folder.join("data.npy"),
+        NpyArray::from_f32(shape, values).unwrap(),
+    )
+    .unwrap();
     folder
 }
 
@@ -176,7 +180,7 @@ fn what_is_no_specimen_is_refused() {
     fs::remove_file(folder.join("data.npy")).unwrap();
     let text = dir.path().join("x.npy");
     fs::write(&text, "hello").unwrap();
-    assert_eq!(refusal(&text).field, "specimen");
+    assert_eq!(refusal(&text).field, "specimen.npy");
     let broken = dir.path().join("x.png");
     fs::write(&broken, "hello").unwrap();
     assert!(refusal(&broken).allowed.contains("PNG"));
@@ -191,9 +195,13 @@ fn what_is_no_specimen_is_refused() {
 fn bare_files_are_fractions_or_grey_values() {
     let dir = tempfile::tempdir().unwrap();
     let path = dir.path().join("a.npy");
-    fs::write(&path, npy::write_f32(&[2, 2], &[0.1, 0.2, 0.3, 1.0])).unwrap();
+    fs::write(
+        &path,
+        NpyArray::from_f32(&[2, 2], &[0.1, 0.2, 0.3, 1.0]).unwrap(),
+    )
+    .unwrap();
     assert_eq!(image(&path).unwrap().planes[0].values[2], 0.3);
-    fs::write(&path, npy::write_f32(&[2, 2], &[2.0; 4])).unwrap();
+    fs::write(&path, NpyArray::from_f32(&[2, 2], &[2.0; 4]).unwrap()).unwrap();
     assert_eq!(image(&path).unwrap().planes[0].values[2], 0.05);
     let options = LoadOptions {
         pixel_nm: Some(0.2),
