@@ -110,7 +110,8 @@ const ROUND_KEYS: [[u32; 2]; 3] = [
 /// The shape of a [`Shuffle`]: a near-square rectangle of at least `n` cells.
 #[derive(Debug, Clone, Copy)]
 pub(crate) struct ShuffleShape {
-    n: u64,
+    /// n − 1.
+    last: u32,
     left: u32,
     right: Divisor,
 }
@@ -121,7 +122,7 @@ impl ShuffleShape {
         assert!((1..=1 << 32).contains(&n));
         let left = (n as f64).sqrt().ceil() as u64;
         Self {
-            n,
+            last: (n - 1) as u32,
             left: left as u32,
             right: Divisor::new(n.div_ceil(left) as u32),
         }
@@ -131,7 +132,7 @@ impl ShuffleShape {
     #[inline(always)]
     pub(crate) const fn either(a: Self, b: Self, second: bool) -> Self {
         Self {
-            n: if second { b.n } else { a.n },
+            last: if second { b.last } else { a.last },
             left: if second { b.left } else { a.left },
             right: Divisor::either(a.right, b.right, second),
         }
@@ -156,7 +157,7 @@ impl Shuffle {
     /// Whether `x` is an image; if not, it has to be turned again.
     #[inline(always)]
     pub(crate) const fn is_inside(&self, x: u32) -> bool {
-        (x as u64) < self.shape.n
+        x <= self.shape.last
     }
 
     /// Where `i` goes.

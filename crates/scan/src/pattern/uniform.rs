@@ -23,6 +23,8 @@ pub(crate) struct Uniform {
     frame_key: u64,
     /// The bands, and the end.
     bands: Vec<Band>,
+    /// Positions above each of them once more: looked up for every position, so they stay small.
+    n_above: Vec<u32>,
     /// Band of the first position of each of `2 · n_bands` equal runs of the frame's positions.
     runs: Vec<u32>,
     /// 2³² · runs ÷ positions.
@@ -74,6 +76,7 @@ impl Uniform {
             seed,
             frame_key: 0,
             bands: Vec::with_capacity(strata.n_bands as usize + 1),
+            n_above: Vec::with_capacity(strata.n_bands as usize + 1),
             runs: Vec::with_capacity(2 * strata.n_bands as usize + 1),
             runs_per_position: ((2 * u64::from(strata.n_bands)) << 32) / strata.n,
             shapes: [low, high].map(|height| BandShape::new(height, grid.n_cols())),
@@ -102,6 +105,8 @@ impl Uniform {
             n_pixels -= in_band;
         }
         self.bands.push(self.band_at(self.strata.n_bands, 0));
+        self.n_above.clear();
+        self.n_above.extend(self.bands.iter().map(|b| b.n_above));
         self.index_runs();
     }
 
@@ -141,8 +146,8 @@ impl Uniform {
         let run = (u64::from(k) * self.runs_per_position) >> 32;
         let mut band = self.runs[run as usize] as usize;
         // A run spans half a band, so one step without a branch is nearly always all.
-        band += usize::from(self.bands[band + 1].n_above <= k);
-        while self.bands[band + 1].n_above <= k {
+        band += usize::from(self.n_above[band + 1] <= k);
+        while self.n_above[band + 1] <= k {
             band += 1;
         }
         band as u32
@@ -216,6 +221,7 @@ pub(crate) struct UniformPath {
 #[derive(Debug)]
 struct Run {
     ranks: [u32; RUN],
+    bands: [u32; RUN],
     /// Number within the band, and the band's: key, first row, whether it is high.
     numbers: [u32; RUN],
     keys: [[u32; RUN]; 2],
@@ -229,6 +235,7 @@ struct Run {
 impl Run {
     const EMPTY: Self = Self {
         ranks: [0; RUN],
+        bands: [0; RUN],
         numbers: [0; RUN],
         keys: [[0; RUN]; 2],
         tops: [0; RUN],
@@ -244,11 +251,21 @@ impl Run {
         for (i, rank) in self.ranks.iter_mut().enumerate() {
             *rank = order.turn(first.wrapping_add(i as u32));
         }
-        for rank in self.ranks[..n].iter_mut().filter(|x| !order.is_inside(**x)) {
-            *rank = order.at(*rank);
+        // Few leave: whether any did is asked of all at once.
+        if !self
+            .ranks
+            .iter()
+            .fold(true, |all, &x| all & order.is_inside(x))
+        {
+            for rank in self.ranks[..n].iter_mut().filter(|x| !order.is_inside(**x)) {
+                *rank = order.at(*rank);
+            }
+        }
+        for (band, &rank) in self.bands.iter_mut().zip(&self.ranks[..n]) {
+            *band = set.locate(rank);
         }
         for i in 0..n {
-            let at = set.locate(self.ranks[i]);
+            let at = self.bands[i];
             let band = set.bands[at as usize];
             self.numbers[i] = self.ranks[i] - band.n_above;
             self.keys[0][i] = band.key[0];
@@ -260,10 +277,13 @@ impl Run {
         for i in 0..RUN {
             self.pixels[i] = self.shuffle(i, [low, high]).turn(self.numbers[i]);
         }
-        for i in 0..n {
-            let shuffle = self.shuffle(i, [low, high]);
-            if !shuffle.is_inside(self.pixels[i]) {
-                self.pixels[i] = shuffle.at(self.pixels[i]);
+        let is_inside = |i: usize| self.shuffle(i, [low, high]).is_inside(self.pixels[i]);
+        if !(0..RUN).fold(true, |all, i| all & is_inside(i)) {
+            for i in 0..n {
+                let shuffle = self.shuffle(i, [low, high]);
+                if !shuffle.is_inside(self.pixels[i]) {
+                    self.pixels[i] = shuffle.at(self.pixels[i]);
+                }
             }
         }
         for i in 0..RUN {
