@@ -87,12 +87,9 @@ impl<'a> NpyArray<'a> {
             .try_fold(kind.size(), |n, &extent| n.checked_mul(extent));
         let whole = n_bytes.and_then(|n| data.get(..n));
         let data = whole.ok_or_else(|| {
-            let there = format!("{} bytes", data.len());
-            Invalid::new(
-                "npy.data",
-                there,
-                format!("as many as {shape:?} of {descr} needs"),
-            )
+            let there = format!("{} bytes, where the file ends early,", data.len());
+            let allowed = format!("a complete array: {shape:?} of {descr}");
+            Invalid::new("npy.data", there, allowed)
         })?;
         Ok(Self {
             shape,

@@ -496,10 +496,11 @@ impl Plan {
                 "a known probe current for exposures in electrons",
             )
         };
-        let ns = match self.exposure {
+        let (field, asked, ns) = match self.exposure {
             Exposure::Dwell(dwell) => return Ok(dwell),
             Exposure::ElectronsPerPosition(n) => {
-                n.count() / current.ok_or_else(unknown)?.electrons_per_ns()
+                let rate = current.ok_or_else(unknown)?.electrons_per_ns();
+                ("electrons_per_position", n.count(), n.count() / rate)
             }
             Exposure::MeanDose(dose) => {
                 let area = self.field.area_a2().ok_or_else(|| {
@@ -511,17 +512,17 @@ impl Plan {
                 })?;
                 let rate = current.ok_or_else(unknown)?.electrons_per_ns();
                 let positions = self.n_positions().unwrap_or(self.positions_per_frame()) as f64;
-                dose.e_per_a2() * area / (positions * rate) - outside_ns
+                let ns = dose.e_per_a2() * area / (positions * rate) - outside_ns;
+                ("dose_e_per_a2", dose.e_per_a2(), ns)
             }
         };
-        if ns < 0.5 {
-            return Err(Invalid::new(
-                "exposure",
-                format!("{ns:.3} ns per position"),
-                "at least 1 ns of dwell at this probe current; lower the current or the fraction, or raise the dose",
-            ));
-        }
-        DwellTime::from_microseconds(ns / 1e3).map_err(|e| e.named("exposure"))
+        DwellTime::from_microseconds(ns / 1e3).map_err(|e| {
+            let value = format!(
+                "{asked}, a dwell of {} µs at this current and fraction,",
+                ns / 1e3
+            );
+            Invalid::new(field, value, format!("a dwell of {}", e.allowed))
+        })
     }
 
     /// Tests the plan against itself.

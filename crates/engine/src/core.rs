@@ -23,6 +23,7 @@ mod status;
 pub(crate) mod tests;
 
 pub(crate) use flight::uniform;
+pub(crate) use ledger::Edges;
 pub(crate) use maps::map_bytes as ledger_bytes;
 
 use crate::{
@@ -220,12 +221,8 @@ pub struct Settings {
     pub queue_positions: u64,
     /// Samples that it can hold.
     pub return_samples: u64,
-    /// Time in which the blanker opens, ns.
-    pub opening_ns: f64,
-    /// Time in which it closes, ns.
-    pub closing_ns: f64,
-    /// Tick, ns.
-    pub tick_ns: f64,
+    /// How the blanker opens and closes, and how long a tick is.
+    pub edges: Edges,
     /// Shortest and longest dwell, ns.
     pub dwell_ns: (u32, u32),
     /// Longest settle time, ns.
@@ -246,9 +243,7 @@ impl Settings {
             late_in_a_row: config.late_in_a_row,
             queue_positions: u64::from(capabilities.queue_positions),
             return_samples: u64::from(capabilities.return_samples),
-            opening_ns: capabilities.blanker_opening_ns,
-            closing_ns: capabilities.blanker_closing_ns,
-            tick_ns: capabilities.tick_ns.max(1e-3),
+            edges: Edges::of(capabilities),
             dwell_ns: (capabilities.dwell_min_ns, capabilities.dwell_max_ns),
             settle_max_ns: capabilities.settle_max_ns,
             has_watchdog: capabilities.has_watchdog,

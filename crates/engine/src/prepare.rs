@@ -2,6 +2,7 @@
 //!
 //! Runs on the caller's thread. Nothing is reserved or written here; what arming will need is bounded and told.
 
+use crate::core::Edges;
 use crate::handle::Instrument;
 use crate::parts::judging::is_of_quality;
 use crate::{AcquisitionId, CoilCalibration, Config, PlannedCoils, Prediction};
@@ -308,13 +309,13 @@ pub(crate) fn choose_calibration(
     }
 }
 
-/// Unblanked and blanked time between positions, ns of the whole plan.
+/// How the beam travels, and what the whole plan takes of time and of the full current.
 struct Travel {
-    n: u64,
-    dwell_ns: f64,
-    blanked_ns: f64,
-    unblanked_ns: f64,
-    full_raster_ns: f64,
+    time: scan::TimePrediction,
+    /// Dwell less what the opening blanker holds back, ns at the full current.
+    lit_ns: f64,
+    /// Exposed travel and what the closing blanker lets through, ns at the full current.
+    outside_ns: f64,
     blanking: BlankTravel,
     why: String,
 }
@@ -329,7 +330,8 @@ fn timing(
     let mut travel = travel_of(plan, first, capabilities)?;
     let mut dwell = first;
     if let Exposure::MeanDose(_) = plan.exposure {
-        let outside = travel.unblanked_ns / travel.n.max(1) as f64;
+        let besides = travel.lit_ns + travel.outside_ns - travel.time.dwell_ns;
+        let outside = besides / travel.time.n_positions.max(1) as f64;
         dwell = quantised(plan, plan.dwell(current, outside)?, capabilities)?;
         travel = travel_of(plan, dwell, capabilities)?;
     }
@@ -370,11 +372,6 @@ fn quantised(
     DwellTime::from_nanoseconds(ns)
 }
 
-/// Time of the blanker's edges per blanked jump, ns of beam.
-fn edges_ns(capabilities: &Capabilities) -> f64 {
-    capabilities.blanker_closing_ns + capabilities.blanker_opening_ns
-}
-
 fn travel_of(
     plan: &Plan,
     dwell: DwellTime,
@@ -382,16 +379,12 @@ fn travel_of(
 ) -> Result<Travel, Invalid> {
     let (blanking, why) = choose_blanking(plan, capabilities)?;
     let time = scan::predict_time(plan, dwell, blanking).map_err(crate::parts::scan_failure)?;
-    let blanked_jumps = match blanking {
-        BlankTravel::Always => time.n_positions as f64,
-        BlankTravel::Beyond(_) | BlankTravel::Never | BlankTravel::Auto => 0.0,
-    };
+    let edges = Edges::of(capabilities);
+    let held_back = f64::from(dwell.nanoseconds()) - edges.lit_ns(dwell.nanoseconds());
     Ok(Travel {
-        n: time.n_positions,
-        dwell_ns: time.dwell_ns,
-        blanked_ns: time.blanked_ns,
-        unblanked_ns: time.unblanked_ns + blanked_jumps * edges_ns(capabilities),
-        full_raster_ns: time.full_raster_ns,
+        lit_ns: time.dwell_ns - time.n_blanked * held_back,
+        outside_ns: time.unblanked_ns + time.n_blanked * edges.tail_ns(),
+        time,
         blanking,
         why,
     })
@@ -418,11 +411,11 @@ fn choose_blanking(
         BlankTravel::Auto => {
             let jump = plan.fraction.value().sqrt().recip() as f32;
             let settle = f64::from(plan.settle.settle_ns(jump));
-            let edges = edges_ns(capabilities);
-            let always = settle > edges;
+            let edges = Edges::of(capabilities).both_ns();
+            let always = settle > edges as f64;
             let verb = if always { "blanked" } else { "exposed" };
             let why = format!(
-                "travel is {verb}: a jump of {jump:.1} px settles for {settle:.0} ns, the blanker's edges take {edges:.0} ns"
+                "travel is {verb}: a jump of {jump:.1} px settles for {settle:.0} ns, the blanker's edges take {edges} ns"
             );
             Ok((
                 if always {
@@ -451,21 +444,21 @@ fn predict(
     detectors: &[(usize, Detector)],
 ) -> Result<Prediction, Invalid> {
     let endless = plan.n_frames == 0 || plan.kind == PlanKind::Spot;
-    let total_ns = travel.dwell_ns + travel.blanked_ns + travel.unblanked_ns;
+    let total_ns = travel.time.total_ns();
     let bounded = |v: f64| (!endless).then_some(v);
     let dose = |ns: f64| {
         bounded(ns)
             .zip(electrons_per_ns)
             .map(|(ns, rate)| ns * rate)
     };
-    let electrons_dwell = dose(travel.dwell_ns);
-    let electrons_outside = dose(travel.unblanked_ns);
+    let electrons_dwell = dose(travel.lit_ns);
+    let electrons_outside = dose(travel.outside_ns);
     let values: u64 = detectors
         .iter()
         .map(|(_, d)| d.signal.n_values() as u64)
         .sum();
     let per_position = RECORD_BYTES + 4 * values;
-    let n = travel.n as f64;
+    let n = travel.time.n_positions as f64;
     let recorded = if endless {
         n * 1e9 / total_ns.max(1.0)
     } else {
@@ -485,11 +478,11 @@ fn predict(
         .zip(plan.field.area_a2())
         .map(|((d, o), area)| (d + o) / area);
     Ok(Prediction {
-        n_positions: (!endless).then_some(travel.n),
+        n_positions: (!endless).then_some(travel.time.n_positions),
         dwell,
         time: bounded(total_ns).map(duration),
-        full_raster_time: duration(travel.full_raster_ns),
-        dwell_time: bounded(travel.dwell_ns).map(duration),
+        full_raster_time: duration(travel.time.full_raster_ns),
+        dwell_time: bounded(travel.time.dwell_ns).map(duration),
         electrons_dwell,
         electrons_outside,
         dose_e_per_a2,
@@ -590,11 +583,11 @@ fn explain(
     electrons_per_ns: Option<f64>,
 ) -> Vec<String> {
     let mut why = vec![travel.why.clone()];
-    if travel.full_raster_ns > 0.0 && plan.kind == PlanKind::Acquire {
+    if travel.time.full_raster_ns > 0.0 && plan.kind == PlanKind::Acquire {
         why.push(format!(
             "{:.3} s against {:.3} s of a full raster with flyback at the same dwell",
             total_ns / 1e9,
-            travel.full_raster_ns / 1e9
+            travel.time.full_raster_ns / 1e9
         ));
     }
     match electrons_per_ns {
@@ -603,7 +596,7 @@ fn explain(
                 .into(),
         ),
         Some(rate) => {
-            let electrons = (travel.dwell_ns + travel.unblanked_ns) * rate;
+            let electrons = (travel.lit_ns + travel.outside_ns) * rate;
             for (name, limit) in total_limits(plan) {
                 if electrons > limit {
                     why.push(format!(

@@ -19,6 +19,8 @@ pub struct TimePrediction {
     pub dwell_ns: f64,
     /// Settling, travel and flyback with the beam blanked.
     pub blanked_ns: f64,
+    /// Positions before which it is blanked.
+    pub n_blanked: f64,
     /// Settling, travel and flyback with the beam on.
     pub unblanked_ns: f64,
     /// The longest jump between two positions, px.
@@ -102,6 +104,7 @@ fn full_raster_ns(plan: &Plan, dwell: DwellTime) -> f64 {
 #[derive(Default)]
 struct Sums {
     n: u64,
+    n_blanked: u64,
     dwell: f64,
     blanked: f64,
     unblanked: f64,
@@ -126,6 +129,7 @@ impl Sums {
             self.longest_jump = self.longest_jump.max(length);
         }
         self.n += 1;
+        self.n_blanked += u64::from(blanked);
     }
 
     fn scaled(self, n_positions: u64, full_raster_ns: f64) -> TimePrediction {
@@ -135,6 +139,7 @@ impl Sums {
             n_generated: self.n,
             dwell_ns: self.dwell * scale,
             blanked_ns: self.blanked * scale,
+            n_blanked: self.n_blanked as f64 * scale,
             unblanked_ns: self.unblanked * scale,
             longest_jump: self.longest_jump,
             full_raster_ns,

@@ -1,7 +1,7 @@
 //! The acquisition that has the beam, and what the controller's words mean for it.
 
 use super::flight::{Counted, Ended, Flight, by_frame, fits, join, slice};
-use super::ledger::{Edges, Ledger};
+use super::ledger::Ledger;
 use super::pipeline::{Pipeline, Planned};
 use super::{Action, Core, Decider, Settings, Totals};
 use crate::coil::Follower;
@@ -65,7 +65,7 @@ impl Active {
         lease_epoch: LeaseEpoch,
     ) -> Self {
         Self {
-            ledger: Ledger::new(&prepared, Edges::of(settings)),
+            ledger: Ledger::new(&prepared, settings.edges),
             pipeline: Pipeline::new(&prepared.plan, prepared.dark),
             coils: prepared
                 .coils

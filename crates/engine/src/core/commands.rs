@@ -1,7 +1,6 @@
 //! What people ask for: create, arm, start, pause, resume, abort, blank, clear, grant.
 
 use super::active::Active;
-use super::ledger::Edges;
 use super::{Action, Core, Known, OpenFailure};
 use crate::{
     AcquisitionId, Command, EndReason, Error, LeaseEpoch, LinkState, Prepared, RecorderState, State,
@@ -356,7 +355,7 @@ impl Core {
             detectors: prepared.armed.clone(),
             first_position: active.next_position,
             unblanked_limit_ns: headroom_ns
-                .saturating_add(Edges::of(&self.settings).both_ns())
+                .saturating_add(self.settings.edges.both_ns())
                 .min(UNLIMITED_NS),
             unblanked_stretch_ns: self.settings.unblanked_stretch.as_nanos() as u64,
             watchdog: self.settings.watchdog,

@@ -3,10 +3,10 @@
 //! Committed time is an exact integer, so that what was committed and ended is nothing again. Limits test the
 //! committed dose: what is in flight is counted as if it had been exposed, so it can never overshoot.
 
-use super::Settings;
 use super::maps::{AreaMap, PositionMap};
 use crate::Prepared;
 use domain::{DoseTotals, PositionBatch, PositionFlags, StopRule};
+use hal::Capabilities;
 
 /// Expected beam time of positions, ns.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
@@ -23,20 +23,21 @@ impl BeamTime {
 
 /// How the instrument spends beam time besides the dwell.
 #[derive(Debug, Clone, Copy, PartialEq)]
-pub(crate) struct Edges {
-    /// Times in which the blanker opens and closes, ns.
-    opening_ns: f64,
-    closing_ns: f64,
+pub struct Edges {
+    /// Time in which the blanker opens, ns.
+    pub opening_ns: f64,
+    /// Time in which it closes, ns.
+    pub closing_ns: f64,
     /// Length of a tick, ns.
-    tick_ns: f64,
+    pub tick_ns: f64,
 }
 
 impl Edges {
-    pub(crate) const fn of(settings: &Settings) -> Self {
+    pub(crate) fn of(capabilities: &Capabilities) -> Self {
         Self {
-            opening_ns: settings.opening_ns,
-            closing_ns: settings.closing_ns,
-            tick_ns: settings.tick_ns,
+            opening_ns: capabilities.blanker_opening_ns,
+            closing_ns: capabilities.blanker_closing_ns,
+            tick_ns: capabilities.tick_ns.max(1e-3),
         }
     }
 

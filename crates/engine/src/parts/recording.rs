@@ -2,7 +2,7 @@
 
 use super::estimating::Estimator;
 use super::store_failure;
-use crate::core::{OpenFailure, Settings, Totals};
+use crate::core::{Edges, OpenFailure, Settings, Totals};
 use crate::{
     AcquisitionId, Config, EndReason, Origin, PlannedCoils, Prediction, Prepared, RecorderState,
     State,
@@ -252,9 +252,11 @@ pub(crate) fn from_header(header: &Header) -> Result<(Prepared, Settings, bool),
         late_in_a_row: number("late_in_a_row")? as u32,
         queue_positions: u64::from(instrument.queue_positions),
         return_samples: u64::from(instrument.return_samples),
-        opening_ns: instrument.blanker_opening_ns,
-        closing_ns: instrument.blanker_closing_ns,
-        tick_ns: instrument.tick_ns.max(1e-3),
+        edges: Edges {
+            opening_ns: instrument.blanker_opening_ns,
+            closing_ns: instrument.blanker_closing_ns,
+            tick_ns: instrument.tick_ns.max(1e-3),
+        },
         dwell_ns: (instrument.dwell_min_ns, instrument.dwell_max_ns),
         settle_max_ns: number("settle_max_ns")? as u32,
         has_watchdog: instrument.has_watchdog,

@@ -87,6 +87,9 @@ impl Specimen {
         }
         if let Some(nm) = options.pixel_nm {
             domain::Nanometres::new(nm).map_err(|e| e.named("pixel_nm"))?;
+            if matches!(name, "" | "mos2" | "f" | "blank" | "code") {
+                return Err(stated_twice(nm, name).into());
+            }
         }
         match name {
             "" | "mos2" => Ok(Self::bundled()),
@@ -96,6 +99,12 @@ impl Specimen {
             path => load(Path::new(path), options).map(Self::Image),
         }
     }
+}
+
+/// A pixel size beside one that the specimen states itself.
+fn stated_twice(nm: f64, name: &str) -> Invalid {
+    let allowed = format!("left out, as {name:?} has a pixel size or none by design");
+    Invalid::new("pixel_nm", nm, allowed)
 }
 
 fn refused(path: &Path, allowed: &'static str) -> Error {
@@ -178,6 +187,9 @@ fn load_folder(folder: &Path, options: &LoadOptions) -> Result<Image, Error> {
                 planes.push(plane);
             }
         }
+    }
+    if let (Some(_), Some(nm)) = (meta.pixel_nm, options.pixel_nm) {
+        return Err(stated_twice(nm, name).into());
     }
     let pixel_nm = meta.pixel_nm.or(options.pixel_nm);
     Ok(Image::new(name, shape[0], shape[1], pixel_nm, planes)?)
