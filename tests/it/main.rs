@@ -23,6 +23,7 @@ mod link_threads;
 mod malformed;
 mod process;
 mod raw;
+mod reconnects;
 mod replays;
 mod simulation;
 mod style;

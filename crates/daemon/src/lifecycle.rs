@@ -186,7 +186,11 @@ fn open(config: &Config, clock: Arc<dyn Clock>) -> Result<Opened, Error> {
     sim::register(&mut registry);
     let controller = registry.open(&part.uri, &setup)?;
     let driver = ManualColumn::new(column.clone())?;
-    let (engine, join) = engine::start(config.engine_config()?, controller, column, clock)?;
+    let open_timeout = setup.open_timeout;
+    let uri = part.uri.clone();
+    let reopen = Box::new(move || registry.open(&uri, &setup));
+    let engine_config = config.engine_config()?;
+    let (engine, join) = engine::start(engine_config, controller, Some(reopen), column, clock)?;
     if let Err(error) = crate::calibrations::restore(&engine, &calibrations) {
         // To scan with another calibration than the operator chose would be worse than not to start.
         let _ = engine.shutdown();
@@ -197,7 +201,7 @@ fn open(config: &Config, clock: Arc<dyn Clock>) -> Result<Opened, Error> {
     engine.set_grant(Grant::Nobody {
         after: LeaseEpoch(0),
     })?;
-    hear(&engine, setup.open_timeout);
+    hear(&engine, open_timeout);
     Ok(Opened {
         engine,
         join,

@@ -27,8 +27,8 @@ pub(crate) fn of_engine(error: Error, parent: &str) -> Status {
         Error::Busy => Refusal::new(R::Overloaded, message),
         Error::NoAnswer { .. } => Refusal::new(R::LinkDown, message),
         Error::Ended => Refusal::new(R::ShuttingDown, message),
-        Error::Link(hal::Error::Invalid(invalid)) => of_invalid(invalid, parent),
-        Error::Link(_) => Refusal::new(R::LinkDown, message),
+        Error::Driver(hal::Error::Invalid(invalid)) => of_invalid(invalid, parent),
+        Error::LinkDown { .. } | Error::Driver(_) => Refusal::new(R::LinkDown, message),
         Error::Recording { .. } => Refusal::new(R::Storage, message),
         Error::Incomplete { .. } | Error::Calibration(_) => Refusal::new(R::WrongState, message),
     }

@@ -52,11 +52,13 @@ pub enum Event {
     Opened(Result<(), OpenFailure>),
     /// The controller spoke.
     Device(hal::Event),
-    /// The link broke for good.
+    /// The link broke: what was armed is over.
     LinkDown {
         /// Why.
         reason: String,
     },
+    /// The same controller was opened anew, blanked.
+    LinkUp,
     /// The link threw away positions from this one on: their arming had ended.
     Unsent {
         /// First of them.
@@ -342,6 +344,7 @@ impl Core {
             Event::Opened(result) => self.opened(result, now, actions),
             Event::Device(event) => self.device(event, now, actions),
             Event::LinkDown { reason } => self.link_down(reason, now, actions),
+            Event::LinkUp => self.link_up(),
             Event::Unsent { first_position } => self.unsent(first_position, now, actions),
             Event::Decided { batch, positions } => self.decided(batch, positions, now, actions),
             Event::Estimated {

@@ -78,9 +78,15 @@ pub enum Error {
     /// The images do not tell what was to be calibrated. Nothing was put into force; take better ones.
     #[error(transparent)]
     Calibration(#[from] recon::Error),
-    /// The link to the controller is down; the controller blanks by itself. Reconnect.
+    /// The link to the controller is down; the controller has blanked by itself. Mend what the reason says, and wait for the link.
+    #[error("the link to the controller is down: {reason}")]
+    LinkDown {
+        /// Why, and what is done about it.
+        reason: String,
+    },
+    /// The driver refused. Correct what it names.
     #[error(transparent)]
-    Link(#[from] hal::Error),
+    Driver(#[from] hal::Error),
     /// A file could not be written or read. The acquisition is blanked; the file is valid up to there.
     #[error("recording failed: {cause}")]
     Recording {

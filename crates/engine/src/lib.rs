@@ -31,7 +31,7 @@ pub use error::{Error, Refusal};
 pub use handle::{Command, Decision, DecisionWanted, Handle, Tail};
 pub use prediction::Prediction;
 pub use prepare::{Origin, Prepared};
-pub use run::{Join, start};
+pub use run::{Join, Reopen, start};
 pub use slot::{Latest, Slot, Subscription};
 pub use status::{
     Acquisition, AcquisitionId, Beam, EndReason, LinkState, RecorderState, State, Status,

@@ -281,7 +281,7 @@ impl Lockstep {
         }
         self.events.push_back(Event::Tick);
         self.drain(observer);
-        self.transmit.poll().map_err(Error::Link)
+        self.transmit.poll().map_err(Error::Driver)
     }
 
     fn drain(&mut self, observer: &mut dyn Observer) {

@@ -298,6 +298,7 @@ impl Again {
             }
             "opened" => self.feed(Event::Opened(Ok(())), now),
             "link_down" => self.feed(Event::LinkDown { reason: text }, now),
+            "link_up" => self.feed(Event::LinkUp, now),
             "unsent" => self.feed(
                 Event::Unsent {
                     first_position: value(0),

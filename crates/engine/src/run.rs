@@ -18,6 +18,8 @@ mod recorder_thread;
 #[cfg(test)]
 mod tests;
 
+pub use link::Reopen;
+
 use crate::core::{Core, Event, OpenFailure, Settings};
 use crate::handle::{Handle, Instrument, Request, Shared};
 use crate::{Config, Error, Slot};
@@ -88,10 +90,13 @@ impl Wires {
 
 /// Starts an engine on an open controller, whose first bytes to the device were Blank. `clock` must go by itself.
 ///
+/// When the link breaks, `reopen` is tried every second until the same controller is back; without it the engine stays without one.
+///
 /// Refuses a configuration out of range, a column that cannot be, a directory that is not writable or in use.
 pub fn start(
     config: Config,
     controller: Box<dyn ScanController>,
+    reopen: Option<Reopen>,
     column: ColumnState,
     clock: Arc<dyn Clock>,
 ) -> Result<(Handle, Join), Error> {
@@ -123,18 +128,17 @@ pub fn start(
         recorder_at,
         estimate: Slot::default(),
     };
-    let (transmit, receive) = controller.split();
     let mut threads = Threads {
         wires,
         running: Vec::new(),
     };
-    let leaving = link::Leaving::default();
-    let tx_leaving = leaving.clone();
+    let link_queues = link::Queues {
+        urgent,
+        commands: link,
+        events: device_in,
+    };
     threads.spawn("link-tx", move |w| {
-        link::transmit(transmit, &urgent, &link, w, &tx_leaving)
-    })?;
-    threads.spawn("link-rx", move |w| {
-        link::receive(receive, &device_in, w, &leaving)
+        link::run(controller, reopen, &link_queues, w)
     })?;
     let work_records = records_in.clone();
     threads.spawn("reconstruction", move |w| {

@@ -55,7 +55,13 @@ pub fn stream(firmware_sim: &Path, n_positions: u64) -> Result<StreamRun, Error>
         estimate: false,
         ..Config::default()
     };
-    let (handle, join) = engine::start(config, controller, ColumnState::default(), clock.clone())?;
+    let (handle, join) = engine::start(
+        config,
+        controller,
+        None,
+        ColumnState::default(),
+        clock.clone(),
+    )?;
     let result = run(&handle, &clock, &plan, n_positions);
     // The engine ends in any case; what it says about ending is not the bench's result.
     let _ = handle.shutdown();

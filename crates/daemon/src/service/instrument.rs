@@ -93,7 +93,7 @@ impl InstrumentService for Instruments {
         let (shared, state) = (self.0.clone(), stated.clone());
         blocking(move || {
             let taken = lock(&shared.column).state(state.clone());
-            taken.map_err(|e| of_engine(engine::Error::Link(e), ""))?;
+            taken.map_err(|e| of_engine(engine::Error::Driver(e), ""))?;
             engine.set_column(state).map_err(|e| of_engine(e, ""))?;
             calibrations::restore(&engine, &shared.calibrations).map_err(of_service)
         })

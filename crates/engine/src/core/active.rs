@@ -524,6 +524,13 @@ impl Core {
         self.session_lost(now, actions);
     }
 
+    /// What it was like before says nothing any more; a trip that the controller still remembers is in its next status.
+    pub(super) fn link_up(&mut self) {
+        self.device.link = LinkState::Up;
+        self.device.status = None;
+        self.changed = true;
+    }
+
     pub(super) fn recorder_changed(
         &mut self,
         state: RecorderState,

@@ -146,8 +146,9 @@ impl Core {
         if let Some((newest, _)) = self.device.trip {
             return Err(Error::Tripped { newest });
         }
-        if let LinkState::Down { .. } = &self.device.link {
-            return Err(Error::Ended);
+        if let LinkState::Down { reason } = &self.device.link {
+            let reason = reason.clone();
+            return Err(Error::LinkDown { reason });
         }
         match &self.recorder {
             RecorderState::Failed { cause } => Err(Error::Recording {

@@ -52,6 +52,7 @@ pub(crate) fn record_of(event: &Event, now: Duration) -> Option<Record> {
         Event::Opened(Err(_)) | Event::Closed(_) => return None,
         Event::Device(event) => device_record(event)?,
         Event::LinkDown { reason } => input("link_down", Vec::new(), reason),
+        Event::LinkUp => input("link_up", Vec::new(), ""),
         Event::Unsent { first_position } => input("unsent", vec![*first_position], ""),
         Event::Decided { batch, positions } => decided_record("decided", batch.0, positions),
         // How many pixels are visited decides nothing.

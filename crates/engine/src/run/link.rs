@@ -3,8 +3,8 @@
 use super::Wires;
 use crate::core::Event;
 use crossbeam::channel::{Receiver, Sender, TryRecvError, select};
-use domain::PositionBatch;
-use hal::{Arm, Receive, Transmit, TripId};
+use domain::{Clock, PositionBatch};
+use hal::{Arm, Receive, ScanController, Transmit, TripId};
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::time::Duration;
@@ -17,18 +17,17 @@ const LOOK_UP: Duration = Duration::from_millis(20);
 /// Longest wait for the controller to give the coils back to the vendor's scan: relays settle for up to 10 s.
 const LEAVE: Duration = Duration::from_secs(15);
 
-/// How both halves end: clones share it.
-#[derive(Clone, Default)]
-pub(super) struct Leaving(Arc<Ways>);
-
+/// How both halves of a connection end.
 #[derive(Default)]
-struct Ways {
+struct Leaving {
     /// The controller was asked to release.
     asked: AtomicBool,
     /// It has answered, or never will.
     left: AtomicBool,
     /// Nothing is read any more.
     stop: AtomicBool,
+    /// Nothing can be read any more.
+    is_broken: AtomicBool,
 }
 
 impl Leaving {
@@ -38,8 +37,8 @@ impl Leaving {
             hal::Event::Refused { command, .. } => *command == "release",
             _ => false,
         };
-        if is_answer && self.0.asked.load(Ordering::Acquire) {
-            self.0.left.store(true, Ordering::Release);
+        if is_answer && self.asked.load(Ordering::Acquire) {
+            self.left.store(true, Ordering::Release);
         }
     }
 }
@@ -55,15 +54,138 @@ pub(super) enum Send {
     Disarm,
 }
 
-/// Ends with the last command queue, or when the link breaks.
-pub(super) fn transmit(
+/// Opens the controller anew; its first bytes to the device are Blank.
+pub type Reopen =
+    Box<dyn FnMut() -> Result<Box<dyn ScanController>, hal::Error> + std::marker::Send>;
+
+/// Pause between two tries to open the controller anew.
+const RETRY: Duration = Duration::from_secs(1);
+
+/// What link-tx waits for, and where link-rx brings it.
+pub(super) struct Queues {
+    pub(super) urgent: Receiver<()>,
+    pub(super) commands: Receiver<Send>,
+    pub(super) events: Sender<hal::Event>,
+}
+
+/// One connection after the other, link-rx beside each, until the engine has left or nothing can be opened anew.
+pub(super) fn run(
+    controller: Box<dyn ScanController>,
+    mut reopen: Option<Reopen>,
+    queues: &Queues,
+    wires: &Wires,
+) {
+    let mut controller = Some(controller);
+    while let Some(open) = controller.take() {
+        let Err(error) = connected(open, queues, wires) else {
+            return;
+        };
+        let Some(reopen) = &mut reopen else {
+            let reason = with_cause(&error);
+            let _ = wires.words.send(Event::LinkDown { reason });
+            return;
+        };
+        controller = opened_anew(reopen, with_cause(&error), queues, wires);
+    }
+}
+
+/// Carries both ways until the command queue ends (`Ok`) or the link breaks. Nothing holds the device afterwards.
+fn connected(
+    controller: Box<dyn ScanController>,
+    queues: &Queues,
+    wires: &Wires,
+) -> Result<(), hal::Error> {
+    let (transmit_half, receive_half) = controller.split();
+    let leaving = Leaving::default();
+    std::thread::scope(|scope| {
+        let rx = std::thread::Builder::new()
+            .name("link-rx".into())
+            .spawn_scoped(scope, || {
+                let mut broken = None;
+                let is_whole = wires.contained("link-rx", || {
+                    broken = receive(receive_half, &queues.events, &leaving).err();
+                });
+                (is_whole, broken)
+            });
+        let rx = rx.map_err(|source| hal::Error::Link {
+            address: "thread link-rx".into(),
+            source,
+        })?;
+        let sent = transmit(transmit_half, queues, wires, &leaving);
+        let (is_whole, broken) = rx.join().unwrap_or((false, None));
+        if !is_whole {
+            std::panic::resume_unwind(Box::new("link-rx panicked"));
+        }
+        // What was read says more than a write that failed after it.
+        broken.map_or(sent, Err)
+    })
+}
+
+/// Tries until the same controller is back; `None` once the engine has left. What is sent meanwhile goes nowhere: the controller
+/// has blanked by itself, and whatever was armed is over.
+fn opened_anew(
+    reopen: &mut Reopen,
+    broken: String,
+    queues: &Queues,
+    wires: &Wires,
+) -> Option<Box<dyn ScanController>> {
+    let tell = |reason: &str| {
+        let reason = format!("{reason}; connecting anew every second");
+        let _ = wires.words.send(Event::LinkDown { reason });
+    };
+    tell(&broken);
+    let mut told = broken;
+    loop {
+        if !pause(queues, &wires.shared.clock) {
+            return None;
+        }
+        let why = match reopen() {
+            Ok(found) if *found.capabilities() == wires.shared.capabilities => {
+                // What the last connection brought comes before anything of this one.
+                while !queues.events.is_empty() {
+                    wires.shared.clock.sleep(TURN);
+                }
+                let _ = wires.words.send(Event::LinkUp);
+                return Some(found);
+            }
+            Ok(_) => "another controller, or one set up otherwise, answers: restart the service"
+                .to_owned(),
+            Err(error) => with_cause(&error),
+        };
+        if why != told {
+            tell(&why);
+            told = why;
+        }
+    }
+}
+
+/// Waits for the next try and throws away what is sent; false once the engine has left.
+fn pause(queues: &Queues, clock: &Arc<dyn Clock>) -> bool {
+    let end = clock.now() + RETRY;
+    loop {
+        let left = end.saturating_sub(clock.now());
+        if left.is_zero() {
+            return true;
+        }
+        let is_there = select! {
+            recv(queues.urgent) -> word => word.is_ok(),
+            recv(queues.commands) -> command => command.is_ok(),
+            default(left) => true,
+        };
+        if !is_there {
+            return false;
+        }
+    }
+}
+
+/// Ends with the last command queue, or when the link breaks, here or at link-rx.
+fn transmit(
     mut half: Box<dyn Transmit>,
-    urgent: &Receiver<()>,
-    commands: &Receiver<Send>,
+    queues: &Queues,
     wires: &Wires,
     leaving: &Leaving,
-) {
-    let result = carry(half.as_mut(), urgent, commands, wires);
+) -> Result<(), hal::Error> {
+    let result = carry(half.as_mut(), queues, wires, leaving);
     // Whatever ended it, the last word is Blank; the driver's own end follows.
     match &result {
         Ok(()) => leave(half.as_mut(), wires, leaving),
@@ -72,36 +194,41 @@ pub(super) fn transmit(
             let _ = half.poll();
         }
     }
-    leaving.0.stop.store(true, Ordering::Release);
-    if let Err(error) = result {
-        let _ = wires.words.send(Event::LinkDown {
-            reason: with_cause(&error),
-        });
-    }
+    leaving.stop.store(true, Ordering::Release);
+    result
 }
 
 /// Blanks, and where a relay is wired gives the coils back to the vendor's scan; waits for the controller's word.
 fn leave(half: &mut dyn Transmit, wires: &Wires, leaving: &Leaving) {
     let clock = &wires.shared.clock;
     let end = clock.now() + LEAVE;
-    leaving.0.asked.store(true, Ordering::Release);
+    leaving.asked.store(true, Ordering::Release);
     if half.release().is_err() {
         return;
     }
-    while half.poll().is_ok() && !leaving.0.left.load(Ordering::Acquire) && clock.now() < end {
+    while half.poll().is_ok() && !leaving.left.load(Ordering::Acquire) && clock.now() < end {
         clock.sleep(TURN);
     }
 }
 
 fn carry(
     half: &mut dyn Transmit,
-    urgent: &Receiver<()>,
-    commands: &Receiver<Send>,
+    Queues {
+        urgent, commands, ..
+    }: &Queues,
     wires: &Wires,
+    leaving: &Leaving,
 ) -> Result<(), hal::Error> {
     let clock = &wires.shared.clock;
     let mut polled = clock.now();
     loop {
+        if leaving.is_broken.load(Ordering::Acquire) {
+            // link-rx says why.
+            return Err(hal::Error::Link {
+                address: "controller".into(),
+                source: std::io::ErrorKind::BrokenPipe.into(),
+            });
+        }
         // However busy the queue keeps it, the driver has its turns.
         if clock.now() >= polled + TURN {
             half.poll()?;
@@ -157,12 +284,11 @@ fn execute(half: &mut dyn Transmit, command: Send, wires: &Wires) -> Result<(), 
 }
 
 /// Carries events until the link breaks or the sending half has left; the engine may be gone before.
-pub(super) fn receive(
+fn receive(
     mut half: Box<dyn Receive>,
     events: &Sender<hal::Event>,
-    wires: &Wires,
     leaving: &Leaving,
-) {
+) -> Result<(), hal::Error> {
     let mut arrived = Vec::new();
     loop {
         let result = half.receive(LOOK_UP, &mut arrived);
@@ -171,15 +297,13 @@ pub(super) fn receive(
             // An engine that is gone wants no events.
             let _ = events.send(event);
         }
-        if let Err(error) = result {
-            leaving.0.left.store(true, Ordering::Release);
-            let _ = wires.words.send(Event::LinkDown {
-                reason: with_cause(&error),
-            });
-            return;
+        if result.is_err() {
+            leaving.left.store(true, Ordering::Release);
+            leaving.is_broken.store(true, Ordering::Release);
+            return result;
         }
-        if leaving.0.stop.load(Ordering::Acquire) {
-            return;
+        if leaving.stop.load(Ordering::Acquire) {
+            return Ok(());
         }
     }
 }

@@ -151,6 +151,7 @@ fn engine_with(
     start(
         config,
         Box::new(controller),
+        None,
         column(),
         Arc::new(MonotonicClock::new()),
     )
