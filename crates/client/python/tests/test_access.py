@@ -5,7 +5,7 @@ import subprocess
 
 import beamwright as bw
 import pytest
-from conftest import BINARY, Daemon
+from beamwright.testing import BINARY, Daemon
 
 
 def run(*words):

@@ -1,0 +1,70 @@
+"""A real service on the simulated microscope, for the tests of whatever uses this client.
+
+    with beamwright.testing.Daemon(folder) as daemon:
+        with bw.control(daemon.address) as control:
+            ...
+"""
+
+from __future__ import annotations
+
+import os
+import pathlib
+import re
+import subprocess
+
+BINARY = os.environ.get("BEAMWRIGHT", "beamwright")
+CONFIG = """
+[service]
+listen = "127.0.0.1:{port}"
+unix_socket = "{folder}/socket"
+[store]
+directory = "{folder}"
+[controller]
+uri = "{uri}"
+[column]
+high_tension_kv = 200
+probe_current_pa = 50
+probe_current_source = "test"
+[engine]
+watchdog_ms = 1000
+"""
+
+
+class Daemon:
+    """`beamwright serve` in a process of its own, that can be killed and started again on the same port.
+
+    `BEAMWRIGHT` names the binary; `more` is added to the configuration, and data sets go to `folder`."""
+
+    def __init__(self, folder: pathlib.Path, uri: str = "sim:", more: str = "") -> None:
+        self.folder, self.uri, self.more, self.port = folder, uri, more, 0
+        self.start()
+
+    def start(self) -> None:
+        """Starts it, and returns when it listens at `address`."""
+        config = self.folder / "beamwright.toml"
+        config.write_text(CONFIG.format(port=self.port, folder=self.folder, uri=self.uri) + self.more)
+        command = [BINARY, "serve", "--config", str(config)]
+        self.process = subprocess.Popen(command, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True)
+        assert self.process.stdout and self.process.stderr
+        for line in self.process.stdout:
+            if found := re.search(r"https?://(127\.0\.0\.1):(\d+)", line):
+                self.port = int(found.group(2))
+                self.address = f"127.0.0.1:{self.port}"
+                return
+        raise RuntimeError(f"the service named no address: {self.process.stderr.read()}")
+
+    def kill(self) -> None:
+        """As a power cut does."""
+        self.process.kill()
+        self.process.wait()
+
+    def stop(self) -> int:
+        """As an administrator does; the exit code."""
+        self.process.terminate()
+        return self.process.wait(timeout=60)
+
+    def __enter__(self) -> Daemon:
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        self.kill()
