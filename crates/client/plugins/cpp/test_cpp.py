@@ -11,7 +11,7 @@ pytestmark = pytest.mark.skipif(not ACQUIRE, reason="ACQUIRE does not name the c
 
 
 def acquire(*words):
-    return subprocess.run([ACQUIRE, *map(str, words)], capture_output=True, text=True, timeout=60)
+    return subprocess.run([ACQUIRE, *map(str, words)], capture_output=True, text=True, timeout=300)
 
 
 def test_it_receives_what_the_service_has_recorded(daemon, microscope, tmp_path):

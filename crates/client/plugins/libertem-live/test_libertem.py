@@ -16,8 +16,7 @@ def context():
 
 @pytest.fixture
 def control(microscope):
-    with microscope.control("LiberTEM") as held:
-        held.clear_trip()
+    with microscope.control("LiberTEM", 10 * bw.s) as held:
         yield held
 
 

@@ -25,6 +25,9 @@ from bluesky.utils import NoReplayAllowed
 from event_model import ComposeStreamResource, DataKey
 from ophyd_async.core import AsyncConfigurable, AsyncReadable, AsyncStatus, Device, DeviceConnector, WatchableAsyncStatus, WatcherUpdate, soft_signal_rw
 
+LEASE = 5 * bw.s
+"""Time to live of control: it is renewed in the RunEngine's loop, where whoever listens to documents takes time, too."""
+
 
 class Stem(Device, Stageable, AsyncConfigurable, AsyncReadable, Triggerable, Pausable, Preparable, Flyable, Collectable, WritesStreamAssets, HasHints):
     """The microscope. `fraction` and `dwell_us` of its scan plan can be moved, the rest of the plan is fixed.
@@ -62,7 +65,8 @@ class Stem(Device, Stageable, AsyncConfigurable, AsyncReadable, Triggerable, Pau
         await self._give_back()
         self._checked = await self.check()
         self._done, self._n_told = [], 0
-        self._control = await self._held.enter_async_context(bw.aio.control(holder=f"bluesky: {self.name}", **self._link))
+        microscope = await self._held.enter_async_context(await bw.aio.connect(**self._link))
+        self._control = await self._held.enter_async_context(await microscope.control(f"bluesky: {self.name}", LEASE))
 
     @AsyncStatus.wrap
     async def unstage(self) -> None:

@@ -1,7 +1,5 @@
 """A real daemon on the simulated microscope for every test; `BEAMWRIGHT` names the binary."""
 
-import time
-
 import beamwright as bw
 import pytest
 from beamwright.testing import Daemon
@@ -28,19 +26,9 @@ def microscope(daemon):
         yield connected
 
 
-def patient(microscope):
-    """Control, as soon as a busy machine has confirmed the blank after the last holder."""
-    for _ in range(100):
-        try:
-            return microscope.control("the tests")
-        except (bw.BlankUnconfirmed, bw.Overloaded):
-            time.sleep(0.2)
-    return microscope.control("the tests")
-
-
 @pytest.fixture
 def control(microscope):
-    with patient(microscope) as held:
+    with microscope.control("the tests") as held:
         held.clear_trip()
         yield held
 

@@ -18,7 +18,7 @@ import numpy as np
 
 from beamwright import arrays, errors, v1
 from beamwright.arrays import Array, Chunk, Frame, Gap, Samples
-from beamwright.connection import CALL_TIMEOUT_S, DEFAULT_TARGET, RESUME_PAUSE_S
+from beamwright.connection import BLANK_PATIENCE_S, BLANK_PAUSE_S, CALL_TIMEOUT_S, DEFAULT_TARGET, RESUME_PAUSE_S
 from beamwright.connection import Target, Tls, check_version, holder_of
 from beamwright.plan import Limits, Plan
 from beamwright.states import State, ended_well, require, view_plan
@@ -126,11 +126,22 @@ class Microscope:
     async def control(self, holder: str | None = None, ttl: Quantity = 2000 * ms) -> Control:
         """Takes control; for `async with`."""
         request = v1.AcquireLeaseRequest(ttl_ms=round(in_base("ttl", ttl, "time") / 1e6), holder=holder_of(holder))
-        grant = await self.call(self.leases.AcquireLease, request)
+        grant = await self._granted(request)
         held = Control(self, grant.lease, grant.ttl_ms * 1e-3)
         await held._renew()
         held._task = asyncio.create_task(held._keep())
         return held
+
+    async def _granted(self, request: v1.AcquireLeaseRequest) -> v1.AcquireLeaseResponse:
+        clock = asyncio.get_running_loop().time
+        patience = clock() + BLANK_PATIENCE_S
+        while True:
+            try:
+                return await self.call(self.leases.AcquireLease, request)
+            except (errors.BlankUnconfirmed, errors.Overloaded):
+                if clock() > patience:
+                    raise
+            await asyncio.sleep(BLANK_PAUSE_S)
 
     async def acquisition(self, name: str = "acquisitions/-") -> Acquisition:
         """An acquisition by name; `acquisitions/-` is the one that has the instrument, else the newest."""

@@ -13,7 +13,7 @@ import numpy as np
 
 from beamwright import arrays, errors, v1
 from beamwright.arrays import Array, Chunk, Frame, Gap, Samples
-from beamwright.connection import CALL_TIMEOUT_S, DEFAULT_TARGET, RESUME_PAUSE_S
+from beamwright.connection import BLANK_PATIENCE_S, BLANK_PAUSE_S, CALL_TIMEOUT_S, DEFAULT_TARGET, RESUME_PAUSE_S
 from beamwright.connection import Target, Tls, check_version, holder_of
 from beamwright.plan import Limits, Plan, Positions
 from beamwright.states import State, ended_well, require, view_plan
@@ -155,7 +155,7 @@ class Control:
             ask = v1.TakeOverLeaseRequest(ttl_ms=ttl_ms, holder=holder, reason=take_over, force=force)
             grant = microscope.call(microscope.leases.TakeOverLease, ask)
         else:
-            grant = microscope.call(microscope.leases.AcquireLease, v1.AcquireLeaseRequest(ttl_ms=ttl_ms, holder=holder))
+            grant = self._granted(v1.AcquireLeaseRequest(ttl_ms=ttl_ms, holder=holder))
         self.token: v1.LeaseToken = grant.lease
         self._ttl_s = grant.ttl_ms * 1e-3
         self._lost: errors.Error | None = None
@@ -163,6 +163,16 @@ class Control:
         self._renew()
         self._thread = threading.Thread(target=self._keep, name="beamwright-heartbeat", daemon=True)
         self._thread.start()
+
+    def _granted(self, request: v1.AcquireLeaseRequest) -> v1.AcquireLeaseResponse:
+        patience = time.monotonic() + BLANK_PATIENCE_S
+        while True:
+            try:
+                return self.microscope.call(self.microscope.leases.AcquireLease, request)
+            except (errors.BlankUnconfirmed, errors.Overloaded):
+                if time.monotonic() > patience:
+                    raise
+            time.sleep(BLANK_PAUSE_S)
 
     @property
     def lost(self) -> errors.Error | None:

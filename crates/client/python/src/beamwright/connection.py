@@ -21,6 +21,9 @@ API_REVISION = 1
 RESUME_TRIES = 20
 RESUME_PAUSE_S = 0.25
 CALL_TIMEOUT_S = 30.0
+BLANK_PATIENCE_S = 5.0
+"""Between two holders of control lies a blank, which takes a controller a moment to confirm: so long it is waited for."""
+BLANK_PAUSE_S = 0.1
 
 _OPTIONS = [
     ("grpc.max_receive_message_length", 64 << 20),

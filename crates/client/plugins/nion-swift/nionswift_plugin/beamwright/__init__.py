@@ -27,8 +27,9 @@ if typing.TYPE_CHECKING:
     from nion.instrumentation import stem_controller
 
 DEVICE_ID = "beamwright"
-BLANK_TRIES, BLANK_PAUSE_S = 30, 0.1
-_POLL_S = 0.1
+POLL_S = 0.1
+LEASE = 5 * bw.s
+"""Time to live of control: its renewal shares the interpreter with a user interface."""
 
 
 def plan_of(frame: scan_base.ScanFrameParameters, detectors: typing.Sequence[str], is_view: bool = False) -> bw.Plan:
@@ -121,18 +122,10 @@ class Scan(scan_base.ScanDevice):
         with self._lock:
             self._is_last = not is_continuous
             if self._control is None:
-                self._control = self._take_control()
+                self._control = self._microscope.control("Nion Swift", LEASE)
             if self._running is None:
                 self._begin(self._control)
             return self._frame_number
-
-    def _take_control(self) -> bw.Control:
-        for _ in range(BLANK_TRIES):
-            # Between two holders lies a blank, which a slow controller has yet to confirm.
-            with contextlib.suppress(bw.BlankUnconfirmed):
-                return self._microscope.control("Nion Swift")
-            time.sleep(BLANK_PAUSE_S)
-        return self._microscope.control("Nion Swift")
 
     def _begin(self, control: bw.Control) -> None:
         try:
@@ -162,7 +155,10 @@ class Scan(scan_base.ScanDevice):
 
     def _end(self) -> None:
         with self._lock:
-            control, self._control, self._running = self._control, None, None
+            control, self._control = self._control, None
+            running, self._running = self._running, None
+        if running:
+            running.cancel()
         if control:
             # Where control is lost the beam is blanked already; what went wrong is told by whoever reads the frame.
             with contextlib.suppress(bw.Error):
@@ -221,7 +217,7 @@ class Frame:
 
     def read(self) -> bool:
         """Fetches what is new. True: nothing more will come. Raises what ended it, unless it was complete or cancelled."""
-        time.sleep(_POLL_S)
+        time.sleep(POLL_S)
         self._told = self._acquisition.told()
         state = bw.State(self._told.state)
         is_over = state.is_final or state is bw.State.TRIPPED
