@@ -2,7 +2,7 @@
 
 use crate::lease::{Book, Claim, Phase, TakeoverState, unconfirmed};
 use crate::refuse::{of_engine, refuse};
-use engine::{Beam, Grant, Handle, LeaseEpoch, State};
+use engine::{Beam, Grant, Handle, LeaseEpoch, LinkState, State};
 use proto::v1::{self, ErrorReason};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::time::Duration;
@@ -181,6 +181,7 @@ impl Control {
 
     /// Lets leases run out and frees them when the beam is off, for as long as the service lives.
     pub(crate) async fn keep(self: Arc<Self>) {
+        let mut link = LinkState::Up;
         loop {
             let now = self.engine.now();
             if self.book().expire(now) {
@@ -194,12 +195,31 @@ impl Control {
                 tracing::warn!(epoch, "the control lease ran out without being released");
             }
             self.look();
+            self.log_link(&mut link);
             let until = self.book().until();
             let pause = until.map_or(TURN, |until| {
                 until.saturating_sub(self.engine.now()).min(TURN)
             });
             tokio::time::sleep(pause.max(Duration::from_millis(1))).await;
         }
+    }
+
+    /// Tells the log when the link breaks, why it stays so, and when it is back; `known` is what it was told last.
+    fn log_link(&self, known: &mut LinkState) {
+        let Some(latest) = self.engine.status() else {
+            return;
+        };
+        let link = &latest.value.link;
+        if link == known {
+            return;
+        }
+        match link {
+            LinkState::Down { reason } => {
+                tracing::error!(reason, "the link to the controller is down");
+            }
+            LinkState::Up => tracing::warn!("the link to the controller is back"),
+        }
+        known.clone_from(link);
     }
 
     /// Frees an ended lease when the controller has said that the beam is off.
