@@ -2,8 +2,9 @@
 //!
 //! Everything here is a plain value. No type knows how it is stored or sent (those formats belong to
 //! `store`, `proto` and `wire`, which convert with `TryFrom`), and none does I/O; [`Clock`] is the one
-//! door to the time of day. A value that exists is valid: constructors refuse with [`Invalid`], which
-//! names the field, the value and the allowed range. [`NpyArray`] stands here because specimens and lists of positions share it.
+//! door to the time of day, [`Scratch`] the one to a disk. A value that exists is valid: constructors refuse with
+//! [`Invalid`], which names the field, the value and the allowed range. [`NpyArray`] stands here because specimens and lists of
+//! positions share it.
 //!
 //! Conventions: arrays are `[row, column]`, row-major. Pixel `(r, c)` is a point at its centre. Field
 //! coordinates are nm (px where the pixel size is unknown), x = +column, y = +row, origin at the centre.
@@ -20,6 +21,7 @@ mod npy;
 mod plan;
 mod quantity;
 mod sample;
+mod tile_log;
 
 pub use batch::{BatchId, PositionBatch, PositionFlags};
 pub use clock::{Clock, MonotonicClock, VirtualClock};
@@ -39,3 +41,4 @@ pub use quantity::{
     Nanometres,
 };
 pub use sample::{Gap, GapCause, PerPosition, SampleBlock, SampleFlags, Signal};
+pub use tile_log::{Scratch, TileLog};

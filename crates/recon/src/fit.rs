@@ -101,15 +101,33 @@ impl FitJob {
         detectors: &[DetectorSetup],
         seed: u64,
     ) -> Option<Self> {
-        if map.n_visited == 0 {
+        let fit = |(d, setup): (usize, &DetectorSetup)| {
+            let mut moments = Moments::default();
+            moments.add(map, d);
+            moments.add_squares(map, d);
+            moments.fit(setup.noise, map.typical_electrons())
+        };
+        let tiles = (0..map.n_tiles()).filter(|&t| map.tile_counts[t] > 0);
+        Self::with(
+            method,
+            detectors.iter().enumerate().map(fit).collect(),
+            (map.electrons.len() as u64, map.n_visited),
+            some(tiles.collect(), seed, map.n_visited),
+        )
+    }
+
+    /// The same where the samples are not in one map: from the moments of each detector, the numbers of pixels and of visited
+    /// pixels, and the tiles to look at.
+    pub(crate) fn with(
+        method: Method,
+        fits: Vec<DetectorFit>,
+        (n_pixels, n_visited): (u64, u64),
+        tiles: Vec<usize>,
+    ) -> Option<Self> {
+        if n_visited == 0 {
             return None;
         }
-        let fits: Vec<DetectorFit> = detectors
-            .iter()
-            .enumerate()
-            .map(|(d, s)| moments(map, d, s.noise))
-            .collect();
-        let spacing = (map.electrons.len() as f64 / map.n_visited as f64).sqrt();
+        let spacing = (n_pixels as f64 / n_visited as f64).sqrt();
         let lengths: Vec<f64> = match method {
             Method::Kriging => LENGTHS.to_vec(),
             Method::Simple(Simple::Kernel) => {
@@ -117,7 +135,7 @@ impl FitJob {
             }
             Method::Simple(_) => vec![spacing.max(1.0)],
         };
-        let noises: &[f64] = if detectors.iter().any(|d| d.noise == Noise::Unknown) {
+        let noises: &[f64] = if fits.iter().any(|f| f.noise == Noise::Unknown) {
             &UNKNOWN
         } else {
             &[0.0]
@@ -132,20 +150,20 @@ impl FitJob {
                 length,
                 unknown,
                 share,
-                score: vec![(0.0, 0); detectors.len()],
-                left_out: vec![Vec::new(); detectors.len()],
+                score: vec![(0.0, 0); fits.len()],
+                left_out: vec![Vec::new(); fits.len()],
             })
             .collect();
         let start = Fit {
             length: spacing,
             detectors: fits,
-            n_visited: map.n_visited,
+            n_visited,
         };
         Some(Self {
             method,
             start,
             candidates,
-            tiles: some_tiles(map, seed),
+            tiles,
             done: 0,
         })
     }
@@ -357,65 +375,90 @@ pub(crate) fn calibration(left_out: &[LeftOut]) -> Option<Calibration> {
     Some(best.1)
 }
 
-/// Mean, noise-free variance and counts of one detector over all samples.
-fn moments(map: &SampleMap, d: usize, noise: Noise) -> DetectorFit {
-    let (mut weight, mut sum, mut n) = (0.0f64, 0.0f64, 0u64);
-    for (&e, &y) in map.electrons.iter().zip(&map.events[d]) {
-        if e > 0.0 && !y.is_nan() {
-            weight += f64::from(e);
-            sum += f64::from(y);
-            n += 1;
-        }
-    }
-    let mut fit = DetectorFit {
-        noise,
-        mean: if weight > 0.0 { sum / weight } else { 0.0 },
-        variance: 0.0,
-        is_faint: false,
-        unknown_variance: 0.0,
-        calibration: Calibration::NONE,
-        calibrated: false,
-        events_per_visit: match noise {
-            Noise::Counting { excess, .. } => (sum / n.max(1) as f64) / excess,
-            Noise::None | Noise::Unknown => f64::INFINITY,
-        },
-    };
-    let mut square = 0.0f64;
-    for (&e, &y) in map.electrons.iter().zip(&map.events[d]) {
-        if e > 0.0 && !y.is_nan() {
-            let (e, v) = (f64::from(e), f64::from(y / e));
-            square += e * (v - fit.mean) * (v - fit.mean);
-        }
-    }
-    let raw = if weight > 0.0 { square / weight } else { 0.0 };
-    let noise = match noise {
-        Noise::Counting { excess, read_noise } if weight > 0.0 => {
-            let per_electron =
-                excess * fit.mean.abs() + read_noise * read_noise / map.typical_electrons();
-            per_electron * n as f64 / weight
-        }
-        _ => 0.0,
-    };
-    fit.is_faint = raw - noise < FAINT * raw;
-    fit.variance = (raw - noise)
-        .max(0.02 * raw)
-        .max(1e-12 * fit.mean * fit.mean + 1e-30);
-    fit
+/// What the samples of one detector add up to: first their mean, then, all once more, their squares about it.
+#[derive(Debug, Clone, Copy, Default)]
+pub(crate) struct Moments {
+    weight: f64,
+    sum: f64,
+    square: f64,
+    n: u64,
 }
 
-/// Up to [`TILES`] tiles that have samples, drawn without repetition.
-fn some_tiles(map: &SampleMap, seed: u64) -> Vec<usize> {
-    let mut with: Vec<usize> = (0..map.n_tiles())
-        .filter(|&t| map.tile_counts[t] > 0)
-        .collect();
-    let n = with.len().min(TILES);
-    let mut state = seed ^ map.n_visited.wrapping_mul(0x9E37_79B9_7F4A_7C15);
-    for i in 0..n {
-        let j = i + (split_mix(&mut state) % (with.len() - i) as u64) as usize;
-        with.swap(i, j);
+impl Moments {
+    fn mean(&self) -> f64 {
+        if self.weight > 0.0 {
+            self.sum / self.weight
+        } else {
+            0.0
+        }
     }
-    with.truncate(n);
-    with
+
+    /// Adds what detector `d` has in `map`.
+    pub(crate) fn add(&mut self, map: &SampleMap, d: usize) {
+        for (&e, &y) in map.electrons.iter().zip(&map.events[d]) {
+            if e > 0.0 && !y.is_nan() {
+                self.weight += f64::from(e);
+                self.sum += f64::from(y);
+                self.n += 1;
+            }
+        }
+    }
+
+    /// Adds the squares of what [`Self::add`] has seen all of.
+    pub(crate) fn add_squares(&mut self, map: &SampleMap, d: usize) {
+        let mean = self.mean();
+        for (&e, &y) in map.electrons.iter().zip(&map.events[d]) {
+            if e > 0.0 && !y.is_nan() {
+                let (e, v) = (f64::from(e), f64::from(y / e));
+                self.square += e * (v - mean) * (v - mean);
+            }
+        }
+    }
+
+    /// Mean, noise-free variance and counts.
+    pub(crate) fn fit(&self, noise: Noise, typical_electrons: f64) -> DetectorFit {
+        let mean = self.mean();
+        let raw = if self.weight > 0.0 {
+            self.square / self.weight
+        } else {
+            0.0
+        };
+        let scatter = match noise {
+            Noise::Counting { excess, read_noise } if self.weight > 0.0 => {
+                let per_electron =
+                    excess * mean.abs() + read_noise * read_noise / typical_electrons;
+                per_electron * self.n as f64 / self.weight
+            }
+            _ => 0.0,
+        };
+        DetectorFit {
+            noise,
+            mean,
+            variance: (raw - scatter)
+                .max(0.02 * raw)
+                .max(1e-12 * mean * mean + 1e-30),
+            is_faint: raw - scatter < FAINT * raw,
+            unknown_variance: 0.0,
+            calibration: Calibration::NONE,
+            calibrated: false,
+            events_per_visit: match noise {
+                Noise::Counting { excess, .. } => (self.sum / self.n.max(1) as f64) / excess,
+                Noise::None | Noise::Unknown => f64::INFINITY,
+            },
+        }
+    }
+}
+
+/// Up to [`TILES`] of the tiles that have samples, drawn without repetition.
+pub(crate) fn some(mut tiles: Vec<usize>, seed: u64, n_visited: u64) -> Vec<usize> {
+    let n = tiles.len().min(TILES);
+    let mut state = seed ^ n_visited.wrapping_mul(0x9E37_79B9_7F4A_7C15);
+    for i in 0..n {
+        let j = i + (split_mix(&mut state) % (tiles.len() - i) as u64) as usize;
+        tiles.swap(i, j);
+    }
+    tiles.truncate(n);
+    tiles
 }
 
 /// SplitMix64 (Steele, Lea & Flood 2014): a stable stream of 64-bit numbers.

@@ -29,5 +29,5 @@ mod strong;
 mod window;
 
 pub use error::Error;
-pub use reconstructor::{Reconstructor, WorkQuota, new};
+pub use reconstructor::{Reconstructor, WorkQuota, new, with_scratch};
 pub use setup::{DetectorSetup, Kernel, Noise, Setup};

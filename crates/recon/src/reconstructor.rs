@@ -6,7 +6,7 @@ use crate::large::{LARGEST_PLANE, Large};
 use crate::online::Online;
 use crate::simple::Simple;
 use crate::{Error, Setup};
-use domain::{Estimate, Estimator, PixelRect, SampleBlock};
+use domain::{Estimate, Estimator, PixelRect, SampleBlock, Scratch};
 
 /// Work an estimator may do in one turn, in units of its own (about one tile or patch each).
 ///
@@ -42,19 +42,32 @@ pub trait Reconstructor: Send {
     /// per detector mean and uncertainty, `[row, column]` of the rectangle. Pixels outside the grid are NaN.
     fn estimate_tile(&mut self, rect: PixelRect) -> Vec<(Vec<f32>, Vec<f32>)>;
 
+    /// Why the scratch file of a large frame failed: tiles are not to be used from then on. The samples are recorded elsewhere.
+    fn failure(&self) -> Option<&str> {
+        None
+    }
+
     /// Upper bound of the memory held, bytes.
     fn memory_bytes(&self) -> usize;
 }
 
 /// The estimator that `setup` names, with its worker threads. Reserves its memory now.
 ///
-/// Grids above 4096 rows or columns get planes that are coarser by [`Estimate::scale`];
-/// [`Reconstructor::estimate_tile`] gives them at full resolution.
+/// Grids above 4096 rows or columns get planes that are coarser by [`Estimate::scale`], of at most 2²² pixels;
+/// [`Reconstructor::estimate_tile`] gives them at full resolution. Their samples stay in memory: see [`with_scratch`].
 pub fn new(setup: &Setup) -> Result<Box<dyn Reconstructor>, Error> {
+    with_scratch(setup, None)
+}
+
+/// The same; the samples of a grid above 4096 rows or columns are kept in `scratch`, and memory is bounded whatever the grid.
+pub fn with_scratch(
+    setup: &Setup,
+    scratch: Option<Box<dyn Scratch>>,
+) -> Result<Box<dyn Reconstructor>, Error> {
     setup.check()?;
     let method = method_of(setup.estimator);
     if setup.grid.n_rows().max(setup.grid.n_cols()) > LARGEST_PLANE {
-        Ok(Box::new(Large::new(setup, method)?))
+        Ok(Box::new(Large::new(setup, method, scratch)?))
     } else {
         let online = Online::new(setup, setup.grid, method)?;
         Ok(Box::new(match setup.estimator {

@@ -14,9 +14,9 @@ use domain::{SampleBlock, SampleFlags, Signal};
 pub(crate) const TILE: usize = 8;
 
 /// Units of a stored offset: 1/65000 px.
-const OFFSET_UNIT: f32 = 65_000.0;
+pub(crate) const OFFSET_UNIT: f32 = 65_000.0;
 /// Units of a stored covariance: 1/32 px².
-const COVARIANCE_UNIT: f32 = 32.0;
+pub(crate) const COVARIANCE_UNIT: f32 = 32.0;
 
 /// One level of block sums: `[block]` electrons and `[detector][block]` events.
 struct Level {
@@ -170,65 +170,21 @@ impl SampleMap {
         block: &SampleBlock,
         mut on_pixel: impl FnMut(usize, usize, &[f32]),
     ) {
-        let signals: Vec<Option<&[f32]>> = (0..self.n_detectors())
-            .map(|d| block.signals.get(d).and_then(Signal::scalar))
-            .collect();
-        let mut values = vec![0.0f32; self.n_detectors()];
-        let mut collected = (0, vec![1.0f32; self.n_detectors()]);
-        for i in 0..block.len() {
-            let electrons = block.electrons.at(i);
-            let flags = block.flags.at(i);
-            let dark = flags.contains(SampleFlags::DARK);
-            let Some(pixel) = self.pixel_at(block.place(i)) else {
-                continue;
-            };
-            if dark || !(electrons > 0.0 && electrons.is_finite()) {
-                continue;
-            }
-            for (value, signal) in values.iter_mut().zip(&signals) {
-                *value = signal
-                    .and_then(|s| s.get(i).copied())
-                    .filter(|v| v.is_finite())
-                    .unwrap_or(f32::NAN);
-            }
-            if values.iter().all(|v| v.is_nan()) {
-                continue;
-            }
-            if flags.contains(SampleFlags::FROM_DARK) {
-                let dwell = block.dwell_ns.at(i);
-                if collected.0 != dwell {
-                    let parts = self.detectors.iter().map(|d| d.collected(dwell) as f32);
-                    collected = (dwell, parts.collect());
-                }
-                for (value, part) in values.iter_mut().zip(&collected.1) {
-                    *value /= part;
-                }
-            }
-            on_pixel(pixel, i, &values);
-            let covariance = block.path_covariance.get(i).copied().unwrap_or([0.0; 3]);
-            self.add(pixel, block.place(i), covariance, electrons, &values);
-        }
+        let detectors = std::mem::take(&mut self.detectors);
+        each_sample(block, (self.n_rows, self.n_cols), &detectors, |sample| {
+            let pixel = sample.row * self.n_cols + sample.col;
+            on_pixel(pixel, sample.i, sample.events);
+            self.add(&sample);
+        });
+        self.detectors = detectors;
     }
 
-    fn pixel_at(&self, [row, col]: [f32; 2]) -> Option<usize> {
-        let (row, col) = (row.round(), col.round());
-        let inside =
-            row >= 0.0 && col >= 0.0 && row < self.n_rows as f32 && col < self.n_cols as f32;
-        inside.then(|| row as usize * self.n_cols + col as usize)
-    }
-
-    fn add(
-        &mut self,
-        pixel: usize,
-        place: [f32; 2],
-        covariance: [f32; 3],
-        electrons: f32,
-        values: &[f32],
-    ) {
+    /// Takes in one sample.
+    pub(crate) fn add(&mut self, sample: &Sample<'_>) {
+        let (row, col, electrons) = (sample.row, sample.col, sample.electrons);
+        let pixel = row * self.n_cols + col;
         let before = self.electrons[pixel];
-        let (row, col) = (pixel / self.n_cols, pixel % self.n_cols);
-        let offset = [place[0] - row as f32, place[1] - col as f32];
-        self.add_place(pixel, offset, covariance, before, electrons);
+        self.add_place(pixel, sample.offset, sample.covariance, before, electrons);
         if before == 0.0 {
             let tile = self.tile_of(pixel);
             self.tile_counts[tile] += 1;
@@ -237,7 +193,7 @@ impl SampleMap {
         self.electrons[pixel] = before + electrons;
         self.n_positions += 1;
         self.total_electrons += f64::from(electrons);
-        for (d, &value) in values.iter().enumerate() {
+        for (d, &value) in sample.events.iter().enumerate() {
             let held = &mut self.events[d][pixel];
             *held = if value.is_nan() {
                 // The others count these electrons; keep this detector's mean as it was.
@@ -257,7 +213,7 @@ impl SampleMap {
             (row, col) = (row / 2, col / 2);
             let block = row * level.n_cols + col;
             level.electrons[block] += electrons;
-            for (events, &value) in level.events.iter_mut().zip(values) {
+            for (events, &value) in level.events.iter_mut().zip(sample.events) {
                 events[block] += if value.is_nan() { 0.0 } else { value };
             }
         }
@@ -299,6 +255,75 @@ impl SampleMap {
                 (before * old[k] + electrons * new[k]) / total,
                 COVARIANCE_UNIT,
             )
+        });
+    }
+}
+
+/// One exposed sample inside the grid.
+pub(crate) struct Sample<'a> {
+    /// Which one of its block.
+    pub(crate) i: usize,
+    /// Nearest pixel.
+    pub(crate) row: usize,
+    pub(crate) col: usize,
+    /// Place relative to the pixel's centre, `[row, column]`, px.
+    pub(crate) offset: [f32; 2],
+    /// Path covariance, px².
+    pub(crate) covariance: [f32; 3],
+    pub(crate) electrons: f32,
+    /// Per detector, as a steady beam would have given them; NaN where there are none.
+    pub(crate) events: &'a [f32],
+}
+
+/// Calls `on_sample` for what of a block is inside a grid of `(rows, columns)`, exposed, and seen by any detector.
+pub(crate) fn each_sample(
+    block: &SampleBlock,
+    (n_rows, n_cols): (usize, usize),
+    detectors: &[DetectorSetup],
+    mut on_sample: impl FnMut(Sample<'_>),
+) {
+    let signals: Vec<Option<&[f32]>> = (0..detectors.len())
+        .map(|d| block.signals.get(d).and_then(Signal::scalar))
+        .collect();
+    let mut values = vec![0.0f32; detectors.len()];
+    let mut collected = (0, vec![1.0f32; detectors.len()]);
+    for i in 0..block.len() {
+        let electrons = block.electrons.at(i);
+        let flags = block.flags.at(i);
+        let place = block.place(i);
+        let [row, col] = place.map(f32::round);
+        let inside = row >= 0.0 && col >= 0.0 && row < n_rows as f32 && col < n_cols as f32;
+        let dark = flags.contains(SampleFlags::DARK);
+        if !inside || dark || !(electrons > 0.0 && electrons.is_finite()) {
+            continue;
+        }
+        for (value, signal) in values.iter_mut().zip(&signals) {
+            *value = signal
+                .and_then(|s| s.get(i).copied())
+                .filter(|v| v.is_finite())
+                .unwrap_or(f32::NAN);
+        }
+        if values.iter().all(|v| v.is_nan()) {
+            continue;
+        }
+        if flags.contains(SampleFlags::FROM_DARK) {
+            let dwell = block.dwell_ns.at(i);
+            if collected.0 != dwell {
+                let parts = detectors.iter().map(|d| d.collected(dwell) as f32);
+                collected = (dwell, parts.collect());
+            }
+            for (value, part) in values.iter_mut().zip(&collected.1) {
+                *value /= part;
+            }
+        }
+        on_sample(Sample {
+            i,
+            row: row as usize,
+            col: col as usize,
+            offset: [place[0] - row, place[1] - col],
+            covariance: block.path_covariance.get(i).copied().unwrap_or([0.0; 3]),
+            electrons,
+            events: &values,
         });
     }
 }
