@@ -50,19 +50,19 @@ impl Members {
     }
 }
 
-/// Bytes held at most beside kriging: a model and a plane per detector; what patches said, and while learning three more
-/// models and the sums of a pass; or the transforms of the process, whichever is more.
+/// Bytes held at most beside kriging: a model per detector, and a picture where one is made at once; what patches said, and
+/// while learning three more models and the sums of a pass; or the transforms of the process, whichever is more.
 pub(crate) fn bytes(members: Members, n_pixels: usize, n_detectors: usize) -> usize {
     let mixture = 3 * Model::BYTES + (4 << 20) + n_detectors * Patches::bytes(n_pixels);
-    let process = if n_pixels <= gp::MOST_PIXELS {
-        gp::BYTES_PER_PIXEL * n_pixels
+    let (picture, process) = if n_pixels <= gp::MOST_PIXELS {
+        (8 * n_pixels, gp::BYTES_PER_PIXEL * n_pixels)
     } else {
-        0
+        (0, 0)
     };
     let factors = bpfa::BYTES_PER_PIXEL * n_pixels;
     match members {
         Members::Factors => n_detectors * 8 * n_pixels + factors,
-        _ => n_detectors * (Model::BYTES + 8 * n_pixels) + mixture.max(process),
+        _ => n_detectors * (Model::BYTES + picture) + mixture.max(process),
     }
 }
 

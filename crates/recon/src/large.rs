@@ -11,6 +11,7 @@ mod gathered;
 use crate::fit::{Fit, FitJob, Method, Moments, Scratch as FitScratch, some};
 use crate::linalg::vectorised;
 use crate::online::{Online, Workers, tile_rect};
+use crate::planes::SHOWN_PIXELS;
 use crate::samples::{SampleMap, TILE, each_sample};
 use crate::{Error, Reconstructor, Setup, WorkQuota};
 use domain::{Estimate, Grid, PixelRect, SampleBlock, Scratch};
@@ -20,8 +21,6 @@ use std::io;
 
 /// Most rows or columns of a frame that is kept in memory.
 pub(crate) const LARGEST_PLANE: u32 = 4096;
-/// Most pixels of a coarse plane.
-const COARSE_PIXELS: u64 = 1 << 22;
 /// Largest rectangle that is solved at once, for the bound of the memory: a chunk of the data set.
 const RECT: usize = 512;
 
@@ -47,7 +46,7 @@ impl Large {
         let (n_rows, n_cols) = (setup.grid.n_rows(), setup.grid.n_cols());
         let mut scale = n_rows.max(n_cols).div_ceil(LARGEST_PLANE);
         let coarser = |scale: u32| Grid::new(n_rows.div_ceil(scale), n_cols.div_ceil(scale));
-        while coarser(scale)?.n_pixels() > COARSE_PIXELS {
+        while coarser(scale)?.n_pixels() > SHOWN_PIXELS as u64 {
             scale += 1;
         }
         Ok(Self {

@@ -19,6 +19,7 @@ mod kriging;
 mod large;
 mod linalg;
 mod online;
+mod planes;
 pub mod quality;
 mod reconstructor;
 mod samples;

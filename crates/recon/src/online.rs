@@ -10,22 +10,20 @@ use crate::fit::{COST, Fit, FitJob, Method, Scratch};
 use crate::gmm;
 use crate::kriging::{self, TileOut};
 use crate::linalg::vectorised;
+use crate::planes::Planes;
 use crate::samples::{SampleMap, TILE};
 use crate::simple;
 use crate::strong::Strong;
 use crate::window::{MOST, WANTED_GEOMETRY, WIDEST, margin_of};
-use crate::{Error, Noise, Reconstructor, Setup, WorkQuota};
-use domain::{DetectorEstimate, Estimate, Grid, PixelRect, SampleBlock, TileSet};
+use crate::{Error, Reconstructor, Setup, WorkQuota};
+use domain::{Estimate, Grid, PixelRect, SampleBlock, TileSet};
 use rayon::prelude::*;
 use std::collections::VecDeque;
-use std::sync::Arc;
 
 /// Tiles solved between two copies into the planes; bounds the memory of what is in flight.
 const CHUNK: usize = 1024;
 /// A new fit is due when there are this many times more visited pixels.
 const REFIT: f64 = 1.3;
-/// Above so many pixels there is no gain map.
-const GAIN_PIXELS: usize = 1 << 22;
 /// Most rectangles of a set of changes.
 const CHANGED_RECTS: usize = 256;
 
@@ -160,18 +158,9 @@ impl Workers {
     }
 }
 
-struct Planes {
-    mean: Vec<Arc<[f32]>>,
-    uncertainty: Vec<Arc<[f32]>>,
-    expected_noise: Vec<Arc<[f32]>>,
-    unit: Arc<[f32]>,
-    gain: Arc<[f32]>,
-}
-
 /// An estimator of one field by tiles.
 pub(crate) struct Online {
     setup: Setup,
-    grid: Grid,
     method: Method,
     workers: Workers,
     map: SampleMap,
@@ -203,32 +192,15 @@ impl Online {
             grid.n_cols() as usize,
             &setup.detectors,
         );
-        let (n_pixels, n_tiles) = (map.electrons.len(), map.n_tiles());
-        let plane =
-            |value: f32, n: usize| -> Arc<[f32]> { std::iter::repeat_n(value, n).collect() };
-        let noise_pixels = |noise: Noise| if noise == Noise::None { 0 } else { n_pixels };
-        let planes = Planes {
-            mean: (0..n_detectors).map(|_| plane(0.0, n_pixels)).collect(),
-            uncertainty: (0..n_detectors)
-                .map(|_| plane(f32::INFINITY, n_pixels))
-                .collect(),
-            expected_noise: setup
-                .detectors
-                .iter()
-                .map(|d| plane(0.0, noise_pixels(d.noise)))
-                .collect(),
-            unit: plane(1.0, n_pixels),
-            gain: plane(0.0, if n_pixels > GAIN_PIXELS { 0 } else { n_pixels }),
-        };
+        let n_tiles = map.n_tiles();
         Ok(Self {
             setup: setup.clone(),
-            grid,
             method,
             workers: Workers::new(setup)?,
             map,
             fit: None,
             job: None,
-            planes,
+            planes: Planes::new(setup, grid)?,
             queue: VecDeque::new(),
             queued: vec![false; n_tiles],
             stale: vec![true; n_tiles],
@@ -254,9 +226,9 @@ impl Online {
 
     /// Bytes held at most for `n_pixels` and so many detectors and threads.
     pub(crate) fn bytes(n_pixels: usize, n_detectors: usize, n_threads: usize) -> usize {
-        let planes = 12 * n_detectors + 8;
         let in_flight = CHUNK * (8 * n_detectors + 4) * TILE * TILE;
-        n_pixels * (SampleMap::bytes_per_pixel(n_detectors) + planes)
+        n_pixels * SampleMap::bytes_per_pixel(n_detectors)
+            + Planes::bytes(n_pixels, n_detectors)
             + n_pixels / 4
             + in_flight
             + n_threads * (1 << 20)
@@ -282,6 +254,7 @@ impl Online {
         if let Some(strong) = &mut self.strong {
             strong.lay_patches(&self.map, false);
         }
+        self.planes.finish();
     }
 
     fn dirty_everything(&mut self) {
@@ -365,24 +338,9 @@ impl Online {
             return;
         }
         self.coarse_at = self.map.n_visited;
-        for (d, detector) in fit.detectors.iter().enumerate() {
-            let mean = Arc::make_mut(&mut self.planes.mean[d]);
-            let uncertainty = Arc::make_mut(&mut self.planes.uncertainty[d]);
-            let spread = detector.variance.sqrt() as f32;
-            for tile in (0..self.solved.len()).filter(|&t| !self.solved[t]) {
-                for block in tile_rect(&self.map, tile).quarters() {
-                    let value = self
-                        .map
-                        .coarse_value(d, block.row as usize * self.map.n_cols + block.col as usize);
-                    for pixel in pixels_of(&self.map, block) {
-                        mean[pixel] = value;
-                        uncertainty[pixel] = spread;
-                    }
-                }
-            }
-        }
-        for (changed, solved) in self.changed.iter_mut().zip(&self.solved) {
-            *changed |= !solved;
+        for tile in (0..self.solved.len()).filter(|&t| !self.solved[t]) {
+            self.planes.fill(&self.map, tile, fit);
+            self.changed[tile] = true;
         }
         self.dirty_revision = true;
     }
@@ -398,18 +356,17 @@ impl Online {
             let tiles: Vec<usize> = self.queue.drain(..n).map(|t| t as usize).collect();
             let mut solved = self.solve(&tiles, &fit);
             if let Some(strong) = &mut self.strong {
-                strong.blend(
-                    &self.map,
-                    &self.planes.mean,
-                    &tiles,
-                    &mut solved,
-                    &self.workers,
-                );
+                let means = self.planes.mean();
+                strong.blend(&self.map, means, &tiles, &mut solved, &self.workers);
             }
             for (&tile, out) in tiles.iter().zip(&solved) {
                 self.queued[tile] = false;
                 self.stale[tile] = false;
-                self.write(tile, out, &fit);
+                self.planes.write(&self.map, tile, out, &fit);
+                self.changed[tile] = true;
+                if !std::mem::replace(&mut self.solved[tile], true) {
+                    self.n_unsolved -= 1;
+                }
             }
             quota -= n as u64;
             self.dirty_revision = true;
@@ -425,7 +382,8 @@ impl Online {
         let (Some(strong), Some(fit)) = (&mut self.strong, &self.fit) else {
             return 0;
         };
-        let (used, is_new) = strong.train(quota, &self.map, fit, &self.planes.mean, &self.workers);
+        let means = self.planes.mean();
+        let (used, is_new) = strong.train(quota, &self.map, fit, means, &self.workers);
         if is_new {
             self.dirty_everything();
         }
@@ -448,25 +406,23 @@ impl Online {
                 })
                 .collect();
         }
-        let stale: Vec<usize> = tiles.iter().copied().filter(|&t| self.stale[t]).collect();
-        let mut units = self
-            .workers
-            .solve_geometry(&self.map, fit, &stale)
-            .into_iter();
-        tiles
-            .iter()
-            .map(|&tile| {
+        let known = |tile: usize| match self.stale[tile] {
+            true => None,
+            false => self.planes.unit(&self.map, tile),
+        };
+        let units: Vec<_> = tiles.iter().map(|&tile| known(tile)).collect();
+        let wanted = tiles.iter().zip(&units).filter(|(_, unit)| unit.is_none());
+        let wanted: Vec<usize> = wanted.map(|(&tile, _)| tile).collect();
+        let solved = self.workers.solve_geometry(&self.map, fit, &wanted);
+        let widest = solved.iter().map(|(_, margin)| *margin).max();
+        self.reach = self.reach.max(widest.unwrap_or(0));
+        let mut solved = solved.into_iter();
+        units
+            .into_iter()
+            .map(|unit| {
                 let mut out = TileOut::new(self.map.n_detectors());
-                if self.stale[tile] {
-                    if let Some((unit, margin)) = units.next() {
-                        out.unit = unit;
-                        self.reach = self.reach.max(margin);
-                    }
-                } else {
-                    let rect = tile_rect(&self.map, tile);
-                    for (pixel, k) in pixels_of(&self.map, rect).zip(lanes_of(rect)) {
-                        out.unit[k] = self.planes.unit[pixel];
-                    }
+                if let Some(unit) = unit.or_else(|| solved.next().map(|(unit, _)| unit)) {
+                    out.unit = unit;
                 }
                 out
             })
@@ -483,50 +439,6 @@ impl Online {
             }
         };
         (0..self.map.n_tiles()).map(margin).max().unwrap_or(WIDEST)
-    }
-
-    fn write(&mut self, tile: usize, out: &TileOut, fit: &Fit) {
-        let rect = tile_rect(&self.map, tile);
-        let electrons = self.map.typical_electrons() as f32;
-        let n_detectors = fit.detectors.len() as f32;
-        let planes = &mut self.planes;
-        let unit = Arc::make_mut(&mut planes.unit);
-        let gain = Arc::make_mut(&mut planes.gain);
-        for (pixel, k) in pixels_of(&self.map, rect).zip(lanes_of(rect)) {
-            unit[pixel] = out.unit[k];
-            if let Some(g) = gain.get_mut(pixel) {
-                *g = 0.0;
-            }
-        }
-        for (d, detector) in fit.detectors.iter().enumerate() {
-            let mean = Arc::make_mut(&mut planes.mean[d]);
-            let uncertainty = Arc::make_mut(&mut planes.uncertainty[d]);
-            let noise = Arc::make_mut(&mut planes.expected_noise[d]);
-            for (pixel, k) in pixels_of(&self.map, rect).zip(lanes_of(rect)) {
-                let variance = out.variance[d][k];
-                mean[pixel] = out.mean[d][k];
-                uncertainty[pixel] = variance.sqrt();
-                let per_electron =
-                    expected_noise(detector, f64::from(out.mean[d][k]), f64::from(electrons))
-                        as f32;
-                if let Some(n) = noise.get_mut(pixel) {
-                    *n = per_electron;
-                }
-                if let Some(g) = gain.get_mut(pixel) {
-                    let sum = (variance + per_electron / electrons) * detector.variance as f32;
-                    *g += if sum > 0.0 {
-                        variance * variance / sum / n_detectors
-                    } else {
-                        0.0
-                    };
-                }
-            }
-        }
-        self.changed[tile] = true;
-        if !self.solved[tile] {
-            self.solved[tile] = true;
-            self.n_unsolved -= 1;
-        }
     }
 
     fn take_changes(&mut self) -> TileSet {
@@ -570,7 +482,7 @@ impl Reconstructor for Online {
             if known {
                 let electrons = block.electrons.at(i);
                 for (d, residuals) in residuals.iter_mut().enumerate() {
-                    residuals[i] = events[d] / electrons - planes.mean[d][pixel];
+                    residuals[i] = events[d] / electrons - planes.mean()[d][pixel];
                 }
             }
         });
@@ -610,42 +522,20 @@ impl Reconstructor for Online {
             self.dirty_revision = false;
         }
         let changed = self.take_changes();
+        let mut estimate = self.planes.estimate(&self.setup, changed);
+        estimate.revision = self.revision;
+        estimate.n_positions = self.map.n_positions;
         let calibrated = |d: usize| self.fit.as_ref().is_some_and(|f| f.detectors[d].calibrated);
-        let detectors = self
-            .setup
-            .detectors
-            .iter()
-            .enumerate()
-            .map(|(d, s)| DetectorEstimate {
-                detector: s.name.clone(),
-                mean: Arc::clone(&self.planes.mean[d]),
-                uncertainty: Arc::clone(&self.planes.uncertainty[d]),
-                calibrated: calibrated(d),
-                expected_noise: Arc::clone(&self.planes.expected_noise[d]),
-                residuals: self.residuals[d].clone(),
-            });
-        Estimate {
-            revision: self.revision,
-            n_positions: self.map.n_positions,
-            grid: self.grid,
-            scale: 1,
-            detectors: detectors.collect(),
-            unit_variance: Arc::clone(&self.planes.unit),
-            gain: Arc::clone(&self.planes.gain),
-            changed,
+        for (d, detector) in estimate.detectors.iter_mut().enumerate() {
+            detector.calibrated = calibrated(d);
+            detector.residuals.clone_from(&self.residuals[d]);
         }
+        estimate
     }
 
     fn estimate_tile(&mut self, rect: PixelRect) -> Vec<(Vec<f32>, Vec<f32>)> {
         self.refine(WorkQuota::ALL);
-        let planes = &self.planes;
-        let pick = |plane: &[f32]| cut(plane, self.map.n_rows, self.map.n_cols, rect);
-        planes
-            .mean
-            .iter()
-            .zip(&planes.uncertainty)
-            .map(|(m, u)| (pick(m), pick(u)))
-            .collect()
+        self.planes.cut(rect)
     }
 
     fn memory_bytes(&self) -> usize {
@@ -655,17 +545,6 @@ impl Reconstructor for Online {
             .as_ref()
             .map_or(0, |s| blend::bytes(s.members(), n_pixels, n_detectors));
         Self::bytes(n_pixels, n_detectors, self.workers.n_threads) + strong
-    }
-}
-
-/// Expected variance of a sample times its electrons where the signal is `mean`.
-fn expected_noise(fit: &crate::window::DetectorFit, mean: f64, electrons: f64) -> f64 {
-    match fit.noise {
-        Noise::None => 0.0,
-        Noise::Counting { excess, read_noise } => {
-            excess * mean.max(0.05 * fit.mean.abs()) + read_noise * read_noise / electrons
-        }
-        Noise::Unknown => fit.unknown_variance * electrons,
     }
 }
 
@@ -704,41 +583,5 @@ fn around(rects: &[PixelRect]) -> PixelRect {
         col,
         n_rows: end_row - row,
         n_cols: end_col - col,
-    }
-}
-
-/// The part of a plane inside `rect`; NaN where the rectangle leaves the grid.
-pub(crate) fn cut(plane: &[f32], n_rows: usize, n_cols: usize, rect: PixelRect) -> Vec<f32> {
-    let mut part = Vec::with_capacity(rect.n_pixels() as usize);
-    for r in 0..rect.n_rows as usize {
-        for c in 0..rect.n_cols as usize {
-            let (row, col) = (rect.row as usize + r, rect.col as usize + c);
-            let inside = row < n_rows && col < n_cols;
-            part.push(if inside {
-                plane[row * n_cols + col]
-            } else {
-                f32::NAN
-            });
-        }
-    }
-    part
-}
-
-trait Quarters {
-    fn quarters(self) -> impl Iterator<Item = PixelRect>;
-}
-
-impl Quarters for PixelRect {
-    /// The rectangle in blocks of at most 4×4 pixels.
-    fn quarters(self) -> impl Iterator<Item = PixelRect> {
-        let rows = (0..self.n_rows).step_by(4);
-        rows.flat_map(move |r| {
-            (0..self.n_cols).step_by(4).map(move |c| PixelRect {
-                row: self.row + r,
-                col: self.col + c,
-                n_rows: 4.min(self.n_rows - r),
-                n_cols: 4.min(self.n_cols - c),
-            })
-        })
     }
 }

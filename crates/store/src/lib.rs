@@ -15,6 +15,7 @@ mod journal;
 mod list_file;
 mod picture;
 mod record;
+mod scratch;
 mod zarr;
 
 pub use calibration::{
@@ -43,3 +44,4 @@ pub use record::{
     ArmingId, BatchRecord, BlockRecord, Command, Decider, Event, Finish, FinishReason, GapRecord,
     Header, Instrument, Record, RunState, Status,
 };
+pub use scratch::ScratchFile;
