@@ -2,7 +2,7 @@
 
 use crate::convert::{axes, shown_plan, timestamp};
 use crate::refuse::{of_store, refuse};
-use domain::{DetectorEstimate, Estimate, Invalid, Plan, TileSet};
+use domain::{DetectorEstimate, Estimate, Invalid, PixelRect, Plan, TileSet};
 use proto::v1::ErrorReason;
 use proto::{ACQUISITIONS, name_of_id, v1};
 use std::path::{Path, PathBuf};
@@ -13,8 +13,10 @@ use tonic::Status;
 
 /// Suffix of data sets.
 const SUFFIX: &str = ".zspy";
-/// Largest stored estimate that is shown, pixels.
-const PIXELS_MAX: u64 = 4096 * 4096;
+/// Largest stored estimate that is shown pixel by pixel.
+const WHOLE_PIXELS: u64 = 4096 * 4096;
+/// Most bins of a larger one.
+const BINS: u64 = 1 << 22;
 
 /// The data directory.
 #[derive(Debug, Clone)]
@@ -110,17 +112,22 @@ impl Archive {
         let set = DataSet::open(&self.data_set(id)).map_err(of_store)?;
         let plan = set.header().plan.clone();
         let grid = plan.field.grid;
-        if grid.n_pixels() > PIXELS_MAX {
-            let text = "stored estimates are shown for grids of up to 4096 × 4096 pixels; larger ones are read from the data set";
-            return Err(refuse(ErrorReason::Unsupported, text));
-        }
+        let (scale, shown) = if grid.n_pixels() > WHOLE_PIXELS {
+            grid.binned(BINS)
+        } else {
+            (1, grid)
+        };
         let maps = set.maps().map_err(of_store)?;
         let read = |name: &str| -> Result<Option<Arc<[f32]>>, Status> {
             let Some(map) = maps.iter().find(|map| map.name == name) else {
                 return Ok(None);
             };
             let last = map.n_frames.saturating_sub(1);
-            let values = set.read_plane(name, last).map_err(of_store)?;
+            let values = if scale == 1 {
+                set.read_plane(name, last).map_err(of_store)?
+            } else {
+                binned(&set, name, last, scale).map_err(of_store)?
+            };
             Ok(Some(values.into()))
         };
         let mut detectors = Vec::new();
@@ -150,8 +157,8 @@ impl Archive {
         let estimate = Estimate {
             revision: 1,
             n_positions: n_samples,
-            grid,
-            scale: 1,
+            grid: shown,
+            scale,
             detectors,
             unit_variance: Arc::default(),
             gain: Arc::default(),
@@ -163,6 +170,39 @@ impl Archive {
             n_samples,
         })
     }
+}
+
+/// A plane in bins of `scale` × `scale` pixels, means of what is finite, read band by band.
+fn binned(set: &DataSet, name: &str, frame: u32, scale: u32) -> Result<Vec<f32>, store::Error> {
+    let grid = set.header().plan.field.grid;
+    let n_cols = grid.n_cols().div_ceil(scale) as usize;
+    let mut out = Vec::with_capacity(grid.n_rows().div_ceil(scale) as usize * n_cols);
+    // Whole bins, about a row of tiles at once.
+    let step = 512 / scale.min(512) * scale;
+    for row in (0..grid.n_rows()).step_by(step as usize) {
+        let rect = PixelRect {
+            row,
+            n_rows: step.min(grid.n_rows() - row),
+            ..grid.rect()
+        };
+        let values = set.read_map(name, frame, rect)?;
+        for rows in values.chunks((scale * grid.n_cols()) as usize) {
+            let mut sums = vec![(0.0_f64, 0_u32); n_cols];
+            for row in rows.chunks(grid.n_cols() as usize) {
+                for (sum, part) in sums.iter_mut().zip(row.chunks(scale as usize)) {
+                    for value in part.iter().filter(|v| v.is_finite()) {
+                        sum.0 += f64::from(*value);
+                        sum.1 += 1;
+                    }
+                }
+            }
+            out.extend(sums.iter().map(|&(sum, n)| match n {
+                0 => f32::NAN,
+                n => (sum / f64::from(n)) as f32,
+            }));
+        }
+    }
+    Ok(out)
 }
 
 /// Bytes of a data set on disk, its files added; what cannot be read counts nothing.

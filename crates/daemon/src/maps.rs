@@ -1,4 +1,7 @@
 //! Visits and electrons per pixel, counted from the journal for as long as somebody looks at them.
+//!
+//! Of grids above 4096 × 4096 pixels they are counted in bins, as their estimates are shown; the maps of the finished data set
+//! are at full resolution.
 
 use crate::control::lock;
 use crate::follow::{Cancel, Source};
@@ -7,18 +10,65 @@ use std::sync::{Arc, Mutex, PoisonError, Weak};
 use std::time::Duration;
 use store::Record;
 
-/// Largest grid that is counted, pixels: 6 bytes each.
-const MAX_PIXELS: u64 = 4096 * 4096;
+/// Largest grid that is counted pixel by pixel: 8 bytes each.
+const WHOLE_PIXELS: u64 = 4096 * 4096;
+/// Most bins of a larger one.
+const BINS: u64 = 1 << 22;
 
 /// What has been counted so far, `[row, column]`.
-#[derive(Debug, Default)]
+#[derive(Debug)]
 pub(crate) struct Counts {
-    /// Visits per pixel, saturating at 65535.
-    pub(crate) visits: Vec<u16>,
-    /// Incident electrons per pixel, dwell and outside.
+    /// Pixels, or bins.
+    pub(crate) grid: Grid,
+    /// Pixels of the plan's grid per bin, along each side.
+    pub(crate) scale: u32,
+    /// Visits per pixel, the mean of a bin.
+    pub(crate) visits: Vec<f32>,
+    /// Incident electrons per pixel, dwell and outside, the mean of a bin.
     pub(crate) electrons: Vec<f32>,
     /// Positions counted.
     pub(crate) n_positions: u64,
+}
+
+impl Counts {
+    fn new(plan_grid: Grid) -> Self {
+        let (scale, grid) = if plan_grid.n_pixels() > WHOLE_PIXELS {
+            plan_grid.binned(BINS)
+        } else {
+            (1, plan_grid)
+        };
+        let n = grid.n_pixels() as usize;
+        Self {
+            grid,
+            scale,
+            visits: vec![0.0; n],
+            electrons: vec![0.0; n],
+            n_positions: 0,
+        }
+    }
+
+    fn add(&mut self, block: &SampleBlock, plan_grid: Grid) {
+        let inside = |at: f32, n: u32| {
+            let nearest = at.round();
+            (nearest >= 0.0 && nearest < n as f32).then_some(nearest as u32)
+        };
+        let scale = self.scale;
+        // Bins at the last edges have fewer pixels.
+        let extent = |bin: u32, n: u32| scale.min(n - bin * scale);
+        for i in 0..block.len() {
+            let row = inside(block.row[i], plan_grid.n_rows());
+            let col = inside(block.col[i], plan_grid.n_cols());
+            if let (Some(row), Some(col)) = (row, col) {
+                let (row, col) = (row / scale, col / scale);
+                let n = extent(row, plan_grid.n_rows()) * extent(col, plan_grid.n_cols());
+                let at = row as usize * self.grid.n_cols() as usize + col as usize;
+                let electrons = block.electrons.at(i) + block.electrons_outside.at(i);
+                self.visits[at] += 1.0 / n as f32;
+                self.electrons[at] += electrons / n as f32;
+            }
+        }
+        self.n_positions += block.len() as u64;
+    }
 }
 
 /// The counts of one acquisition, growing with it.
@@ -40,28 +90,20 @@ impl Drop for Maps {
 pub(crate) struct MapsTable(Mutex<Vec<Weak<Maps>>>);
 
 impl MapsTable {
-    /// The maps of `source`; starts to count where nobody does yet. `None`: the grid is too large.
-    pub(crate) fn of(&self, source: &Source, grid: Grid) -> std::io::Result<Option<Arc<Maps>>> {
-        if grid.n_pixels() > MAX_PIXELS {
-            return Ok(None);
-        }
+    /// The maps of `source`; starts to count where nobody does yet.
+    pub(crate) fn of(&self, source: &Source, grid: Grid) -> std::io::Result<Arc<Maps>> {
         let mut table = lock(&self.0);
         table.retain(|maps| maps.strong_count() > 0);
         let known = table
             .iter()
             .filter_map(Weak::upgrade)
             .find(|m| m.id == source.id);
-        if known.is_some() {
+        if let Some(known) = known {
             return Ok(known);
         }
-        let n = grid.n_pixels() as usize;
         let maps = Arc::new(Maps {
             id: source.id.clone(),
-            counts: Mutex::new(Counts {
-                visits: vec![0; n],
-                electrons: vec![0.0; n],
-                n_positions: 0,
-            }),
+            counts: Mutex::new(Counts::new(grid)),
             cancel: Cancel::default(),
         });
         let (weak, source, cancel) = (Arc::downgrade(&maps), source.clone(), maps.cancel.clone());
@@ -69,7 +111,7 @@ impl MapsTable {
             .name("visits".into())
             .spawn(move || count(&weak, &source, &cancel, grid))?;
         table.push(Arc::downgrade(&maps));
-        Ok(Some(maps))
+        Ok(maps)
     }
 }
 
@@ -103,26 +145,9 @@ fn count(maps: &Weak<Maps>, source: &Source, cancel: &Cancel, grid: Grid) {
             return;
         };
         if let Record::Block(record) = record {
-            add(&mut lock(&maps.counts), &record.block, grid);
+            lock(&maps.counts).add(&record.block, grid);
         }
     }
-}
-
-fn add(counts: &mut Counts, block: &SampleBlock, grid: Grid) {
-    let inside = |at: f32, n: u32| {
-        let nearest = at.round();
-        (nearest >= 0.0 && nearest < n as f32).then_some(nearest as usize)
-    };
-    for i in 0..block.len() {
-        let row = inside(block.row[i], grid.n_rows());
-        let col = inside(block.col[i], grid.n_cols());
-        if let (Some(row), Some(col)) = (row, col) {
-            let pixel = row * grid.n_cols() as usize + col;
-            counts.visits[pixel] = counts.visits[pixel].saturating_add(1);
-            counts.electrons[pixel] += block.electrons.at(i) + block.electrons_outside.at(i);
-        }
-    }
-    counts.n_positions += block.len() as u64;
 }
 
 #[cfg(test)]
@@ -149,14 +174,26 @@ mod tests {
             flags: PerPosition::Uniform(SampleFlags::default()),
             signals: Vec::new(),
         };
-        let mut counts = Counts {
-            visits: vec![0; 4],
-            electrons: vec![0.0; 4],
-            n_positions: 0,
-        };
-        add(&mut counts, &block, Grid::new(2, 2).unwrap());
-        assert_eq!(counts.visits, [0, 1, 0, 2]);
+        let grid = Grid::new(2, 2).unwrap();
+        let mut counts = Counts::new(grid);
+        counts.add(&block, grid);
+        assert_eq!(counts.visits, [0.0, 1.0, 0.0, 2.0]);
         assert_eq!(counts.electrons, [0.0, 2.5, 0.0, 5.0]);
         assert_eq!(counts.n_positions, 4);
+    }
+
+    #[test]
+    fn a_bin_of_a_large_grid_shows_the_mean_of_its_pixels() {
+        let grid = Grid::new(5000, 4999).unwrap();
+        let (row, col) = (vec![0.0, 2.0, 4999.0], vec![0.0, 2.0, 4998.0]);
+        let block = SampleBlock::ideal(row, col, 9.0, Vec::new());
+        let mut counts = Counts::new(grid);
+        counts.add(&block, grid);
+        assert_eq!((counts.scale, counts.grid.n_rows()), (3, 1667));
+        assert!((counts.visits[0] - 2.0 / 9.0).abs() < 1e-6);
+        assert!((counts.electrons[0] - 2.0).abs() < 1e-6);
+        // 5000 = 1666 · 3 + 2, 4999 = 1666 · 3 + 1.
+        let last = counts.visits.last().unwrap();
+        assert!((last - 0.5).abs() < 1e-6, "{last}");
     }
 }

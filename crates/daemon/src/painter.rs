@@ -73,12 +73,7 @@ impl Painter {
             .any(|p| matches!(p, Plane::Visits | Plane::Dose));
         let maps = if counted {
             let found = maps.of(&source_of(&shared, id)?, grid);
-            let found = found.map_err(|e| refuse(ErrorReason::Overloaded, e.to_string()))?;
-            if found.is_none() {
-                let text = "visits and dose are counted for grids of up to 4096 × 4096 pixels";
-                return Err(refuse(ErrorReason::Unsupported, text));
-            }
-            found
+            Some(found.map_err(|e| refuse(ErrorReason::Overloaded, e.to_string()))?)
         } else {
             None
         };
@@ -182,7 +177,6 @@ impl Painter {
         let cut = wishes
             .cut(grid, estimate.grid, estimate.scale)
             .map_err(invalid)?;
-        let whole = wishes.cut(grid, grid, 1).map_err(invalid)?;
         match (plane, &self.maps) {
             (Plane::Unspecified | Plane::Estimate | Plane::Uncertainty, _) => {
                 for name in &wishes.detectors {
@@ -207,19 +201,29 @@ impl Painter {
                 out.push(wishes.encode(plane, "", "relative", &cut, &picture));
             }
             (Plane::Visits, Some(maps)) => {
-                let picture = maps.read(|counts| whole.of(&counts.visits, f32::from));
-                out.push(wishes.encode(plane, "", "visits", &whole, &picture));
+                let (cut, picture) = maps
+                    .read(|counts| {
+                        let cut = wishes.cut(grid, counts.grid, counts.scale)?;
+                        Ok((cut, cut.of(&counts.visits, |v| v)))
+                    })
+                    .map_err(invalid)?;
+                out.push(wishes.encode(plane, "", "visits", &cut, &picture));
             }
             (Plane::Dose, Some(maps)) => {
                 let area = self.plan.field.pitch.pixel_area_a2();
                 let scale = area.map_or(1.0, |a| 1.0 / a) as f32;
-                let picture = maps.read(|counts| whole.of(&counts.electrons, |e| e * scale));
+                let (cut, picture) = maps
+                    .read(|counts| {
+                        let cut = wishes.cut(grid, counts.grid, counts.scale)?;
+                        Ok((cut, cut.of(&counts.electrons, |e| e * scale)))
+                    })
+                    .map_err(invalid)?;
                 let unit = if area.is_some() {
                     "e/Å²"
                 } else {
                     "electrons"
                 };
-                out.push(wishes.encode(plane, "", unit, &whole, &picture));
+                out.push(wishes.encode(plane, "", unit, &cut, &picture));
             }
             (Plane::Gain | Plane::Visits | Plane::Dose, _) => {}
         }

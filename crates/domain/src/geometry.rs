@@ -44,6 +44,23 @@ impl Grid {
         self.n_rows as u64 * self.n_cols as u64
     }
 
+    /// The same field in pixels as many times as wide as it takes for at most `n_pixels` of them (1 or more), and how many times
+    /// that is. Pixels at the last edges may reach beyond it.
+    #[must_use]
+    pub fn binned(self, n_pixels: u64) -> (u32, Self) {
+        let mut scale = 1;
+        loop {
+            let binned = Self {
+                n_rows: self.n_rows.div_ceil(scale),
+                n_cols: self.n_cols.div_ceil(scale),
+            };
+            if binned.n_pixels() <= n_pixels.max(1) {
+                return (scale, binned);
+            }
+            scale += 1;
+        }
+    }
+
     /// The whole grid as a rectangle.
     #[must_use]
     pub const fn rect(self) -> PixelRect {

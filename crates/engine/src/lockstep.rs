@@ -400,6 +400,7 @@ impl Lockstep {
                 self.config.estimator_threads,
                 kernel,
                 self.config.memory_limit_bytes,
+                estimating::scratch_of(&self.config),
             )
             .and_then(|made| made.map(|e| e.judging(&prepared)).transpose())
             .map_err(OpenFailure::Invalid)?
@@ -468,6 +469,11 @@ impl Lockstep {
         if let Some(estimator) = self.parts.as_mut().and_then(|p| p.estimator.as_mut()) {
             estimator.absorb(block);
             judges = estimator.judgement_is_due();
+            if let Some(cause) = estimator.failure() {
+                // A full disk, as the journal will find, too.
+                self.events
+                    .push_back(Event::Recorder(RecorderState::Failed { cause }));
+            }
         }
         self.work(QUOTA, false);
         if judges {
@@ -541,6 +547,8 @@ impl Lockstep {
         let Some(finishing) = parts.finishing else {
             return maps;
         };
+        // Its memory is not needed for what follows.
+        drop(parts.estimator);
         let recorder = parts.recorder.ok_or("the journal was given up")?;
         let finish = finish_of(totals);
         recorder

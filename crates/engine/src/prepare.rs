@@ -17,8 +17,12 @@ use std::time::Duration;
 pub(crate) const BATCH_MAX: u32 = 16_384;
 /// Bytes of a recorded sample besides its signals: place, times, electrons, index.
 const RECORD_BYTES: u64 = 28;
-/// Grids beyond this have estimate planes on a coarser grid and maps in tiles.
+/// Grids beyond this have only binned estimates before they are finished, and their samples wait in tiles on the disk.
 pub(crate) const WHOLE_PIXELS: u64 = 4096 * 4096;
+/// Grids beyond this show binned estimates until all work is done.
+const SHOWN_PIXELS: u64 = 1 << 22;
+/// Memory for the samples of grids beyond [`WHOLE_PIXELS`], whatever their size.
+const LARGE_BYTES: u64 = 128 << 20;
 
 /// A plan that fits the instrument, with everything that was chosen for it.
 #[derive(Debug, Clone, PartialEq)]
@@ -210,6 +214,11 @@ fn check_quality_rules(plan: &Plan, config: &Config) -> Result<(), Invalid> {
     }
     if plan.field.grid.n_pixels() > WHOLE_PIXELS {
         return refuse("a grid of at most 4096 × 4096 pixels");
+    }
+    if matches!(rule, StopRule::Resolution(_)) && plan.field.grid.n_pixels() > SHOWN_PIXELS {
+        return refuse(
+            "a grid of at most 2048 × 2048 pixels: larger ones are shown binned until they are done",
+        );
     }
     if let StopRule::Resolution(nm) = rule
         && nm.nm() < 2.0 * plan.field.pitch.field_units()
@@ -464,7 +473,8 @@ fn predict(
     } else {
         n
     };
-    let storage_bytes = (recorded * per_position as f64) as u64 + (1 << 20);
+    let storage_bytes =
+        (recorded * per_position as f64) as u64 + large_bytes(plan, recorded) + (1 << 20);
     let batch = batch_of(plan, capabilities, total_ns / n.max(1.0));
     let memory_bytes = memory_bound(plan, config, capabilities, per_position, u64::from(batch));
     check_room(
@@ -492,6 +502,16 @@ fn predict(
         blank_travel: travel.blanking,
         explanation: explain(plan, capabilities, travel, total_ns, electrons_per_ns),
     })
+}
+
+/// Bytes on the disk that only matter for grids beyond [`WHOLE_PIXELS`]: samples by tiles while it runs, and the final maps.
+fn large_bytes(plan: &Plan, n_positions: f64) -> u64 {
+    let (pixels, n) = (plan.field.grid.n_pixels(), plan.detectors.len() as u64);
+    if pixels <= WHOLE_PIXELS || plan.kind != PlanKind::Acquire {
+        return 0;
+    }
+    let maps = 8 * pixels * (1 + n);
+    maps + (n_positions * (16 + 4 * n) as f64) as u64
 }
 
 /// Refuses what this engine has no room for. `recorded`: bytes on the disk, unless endless.
@@ -560,13 +580,25 @@ fn memory_bound(
     batch: u64,
 ) -> u64 {
     let (pixels, n) = (plan.field.grid.n_pixels(), plan.detectors.len() as u64);
-    let (map, planes) = (26 + 4 * n, 8 + 12 * n);
-    // Beyond whole planes samples are kept at full resolution beside coarser planes and their own map.
-    let estimate = match (config.estimate, pixels > WHOLE_PIXELS) {
-        (false, _) => 0,
-        (true, false) => pixels * (map + planes) + pixels / 8,
-        (true, true) => pixels * map + pixels / 8 + WHOLE_PIXELS * (map + planes),
+    let (map, planes) = (17 + 5 * n, 8 + 12 * n);
+    let shown = pixels.min(SHOWN_PIXELS);
+    let estimate = if !config.estimate {
+        0
+    } else if pixels <= SHOWN_PIXELS {
+        pixels * (map + planes)
+    } else if pixels <= WHOLE_PIXELS {
+        // What is shown is binned, and held twice.
+        pixels * (map + 8 * n) + shown * 2 * planes
+    } else {
+        // A binned estimate, and samples by tiles in a scratch file: buffers, chunk numbers, lists of tiles.
+        shown * (map + 2 * planes) + LARGE_BYTES + pixels / 2
     };
+    // A resolution is judged by two estimates more.
+    let judged = plan
+        .stop
+        .iter()
+        .any(|r| matches!(r, StopRule::Resolution(_)));
+    let estimate = if judged { 3 * estimate } else { estimate };
     let limits = &plan.limits;
     let maps = crate::core::ledger_bytes(plan.field, limits);
     let in_flight =

@@ -19,7 +19,7 @@ use store::{JournalReader, Record};
 
 /// Differences that are told in words.
 const TOLD: usize = 16;
-/// Estimates kept, for decisions that saw an older one.
+/// Estimates kept for a policy whose decisions saw an older one.
 const KEPT: usize = 8;
 
 /// What a replay found.
@@ -94,6 +94,8 @@ struct Again {
     /// Blocks not yet absorbed.
     pending: VecDeque<Arc<SampleBlock>>,
     estimates: VecDeque<Estimate>,
+    /// How many of them, at most.
+    kept: usize,
     asks: Vec<Ask>,
     submitted: VecDeque<Arc<PositionBatch>>,
     joined: VecDeque<Arc<SampleBlock>>,
@@ -114,7 +116,7 @@ impl Again {
         let prepared = Arc::new(prepared);
         let kernel_used = recon_kernel(kernel);
         let estimator = if estimates {
-            Estimator::new(&prepared, 1, kernel_used, u64::MAX)?
+            Estimator::new(&prepared, 1, kernel_used, u64::MAX, std::env::temp_dir())?
         } else {
             None
         };
@@ -126,6 +128,11 @@ impl Again {
             report,
             core: Core::new(settings),
             decider: Decider::new(&prepared)?,
+            kept: if prepared.plan.pattern.is_policy() {
+                KEPT
+            } else {
+                1
+            },
             prepared,
             estimator,
             pending: VecDeque::new(),
@@ -402,7 +409,7 @@ impl Again {
         }
         if let Some(estimate) = estimate {
             self.report.n_estimates += 1;
-            if self.estimates.len() >= KEPT {
+            while self.estimates.len() >= self.kept {
                 self.estimates.pop_front();
             }
             self.estimates.push_back(estimate);

@@ -1,12 +1,11 @@
 //! A recorded data set once more, with another estimator.
 
 use crate::Error;
-use domain::{Estimator, SampleBlock};
+use domain::Estimator;
 use recon::{DetectorSetup, Kernel, Noise, Reconstructor, Setup};
-use std::collections::BTreeMap;
 use std::fs;
 use std::path::Path;
-use store::{DataSet, Finaliser};
+use store::{BlockRecord, DataSet, Finaliser, JournalReader, Record, ScratchFile};
 
 /// What came of it.
 #[derive(Debug, Clone, PartialEq)]
@@ -72,30 +71,52 @@ fn write(path: &Path, out: &Path, setup: &Setup, is_series: bool) -> Result<Reco
     };
     fs::copy(store::journal_path(path), store::journal_path(out)).map_err(copy)?;
     let mut finaliser = Finaliser::begin(out)?;
-    let mut frames: BTreeMap<u32, Vec<SampleBlock>> = BTreeMap::new();
-    let summary = finaliser.write_samples(&mut |block| {
-        frames
-            .entry(if is_series { block.frame } else { 0 })
-            .or_default()
-            .push(block.clone());
-    })?;
-    let n_frames = frames.len() as u32;
-    for (frame, blocks) in frames {
-        let mut estimator = estimate(setup, &blocks)?;
-        finaliser.write_maps(frame, &mut |rect| estimator.estimate_tile(rect))?;
+    let mut reader = JournalReader::open(&store::journal_path(out))?;
+    let mut current: Option<(u32, Box<dyn Reconstructor>)> = None;
+    let (mut n_samples, mut n_frames) = (0, 0);
+    while let Some(record) = reader.next_record()? {
+        let Record::Block(BlockRecord { block, .. }) = record else {
+            continue;
+        };
+        let frame = if is_series { block.frame } else { 0 };
+        if let Some((before, estimator)) = current.take_if(|(of, _)| *of != frame) {
+            write_frame(&mut finaliser, before, estimator, out)?;
+        }
+        let (_, estimator) = match &mut current {
+            Some(current) => current,
+            none => {
+                n_frames += 1;
+                let scratch = Box::new(ScratchFile::within(out));
+                none.insert((frame, recon::with_scratch(setup, Some(scratch))?))
+            }
+        };
+        estimator.absorb(&block);
+        n_samples += block.len() as u64;
+    }
+    if let Some((frame, estimator)) = current.take() {
+        write_frame(&mut finaliser, frame, estimator, out)?;
     }
     finaliser.finish()?;
     Ok(Reconstructed {
-        n_samples: summary.n_samples,
+        n_samples,
         n_frames,
     })
 }
 
-fn estimate(setup: &Setup, blocks: &[SampleBlock]) -> Result<Box<dyn Reconstructor>, Error> {
-    let mut estimator = recon::new(setup)?;
-    for block in blocks {
-        estimator.absorb(block);
-    }
+/// The maps of a frame whose samples are all there.
+fn write_frame(
+    finaliser: &mut Finaliser,
+    frame: u32,
+    mut estimator: Box<dyn Reconstructor>,
+    out: &Path,
+) -> Result<(), Error> {
     estimator.finish();
-    Ok(estimator)
+    finaliser.write_maps(frame, &mut |rect| estimator.estimate_tile(rect))?;
+    match estimator.failure() {
+        None => Ok(()),
+        Some(failure) => Err(Error::File {
+            path: out.display().to_string(),
+            source: std::io::Error::other(failure.to_owned()),
+        }),
+    }
 }

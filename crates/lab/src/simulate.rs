@@ -296,11 +296,16 @@ impl Stage {
             _ => None,
         };
         let quality = match &outcome.estimate {
-            Some(estimate) if estimate.scale == 1 => self.scores(plan, estimate, &tally.visits)?,
+            Some(estimate) if estimate.scale == 1 && !tally.visits.is_empty() => {
+                self.scores(plan, estimate, &tally.visits)?
+            }
             _ => Vec::new(),
         };
         watch.lap("score");
-        let visited = tally.visits.iter().filter(|v| **v > 0.0).count() as u64;
+        let visited = match tally.visits.as_slice() {
+            [] => acquisition.n_visited,
+            visits => visits.iter().filter(|v| **v > 0.0).count() as u64,
+        };
         let per_visited = |sum: &f64| sum / visited.max(1) as f64;
         let names = plan.detectors.iter().map(ToString::to_string);
         Ok(Report {
@@ -417,18 +422,23 @@ impl Target {
     }
 }
 
+/// Grids beyond this are not scored: neither their truth nor their estimate is held as a whole.
+const SCORED_PIXELS: u64 = 4096 * 4096;
+
 /// Counts visits and events while the scan runs.
 struct Tally {
     grid: Grid,
+    /// Empty where nothing is scored.
     visits: Vec<f32>,
     events: Vec<f64>,
 }
 
 impl Tally {
     fn new(grid: Grid) -> Self {
+        let scored = grid.n_pixels() <= SCORED_PIXELS;
         Self {
             grid,
-            visits: vec![0.0; grid.n_pixels() as usize],
+            visits: vec![0.0; if scored { grid.n_pixels() as usize } else { 0 }],
             events: Vec::new(),
         }
     }
@@ -440,7 +450,10 @@ impl Observer for Tally {
         for (row, col) in block.row.iter().zip(&block.col) {
             let row = row.round().clamp(0.0, last(self.grid.n_rows())) as usize;
             let col = col.round().clamp(0.0, last(self.grid.n_cols())) as usize;
-            self.visits[row * self.grid.n_cols() as usize + col] += 1.0;
+            let pixel = row * self.grid.n_cols() as usize + col;
+            if let Some(visits) = self.visits.get_mut(pixel) {
+                *visits += 1.0;
+            }
         }
         self.events.resize(block.signals.len(), 0.0);
         for (sum, signal) in self.events.iter_mut().zip(&block.signals) {

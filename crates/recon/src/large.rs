@@ -44,16 +44,14 @@ impl Large {
         scratch: Option<Box<dyn Scratch>>,
     ) -> Result<Self, Error> {
         let (n_rows, n_cols) = (setup.grid.n_rows(), setup.grid.n_cols());
-        let mut scale = n_rows.max(n_cols).div_ceil(LARGEST_PLANE);
-        let coarser = |scale: u32| Grid::new(n_rows.div_ceil(scale), n_cols.div_ceil(scale));
-        while coarser(scale)?.n_pixels() > SHOWN_PIXELS as u64 {
-            scale += 1;
-        }
+        let scale = n_rows.max(n_cols).div_ceil(LARGEST_PLANE);
+        let scale = scale.max(setup.grid.binned(SHOWN_PIXELS as u64).0);
+        let grid = Grid::new(n_rows.div_ceil(scale), n_cols.div_ceil(scale))?;
         Ok(Self {
             setup: setup.clone(),
             method,
             scale,
-            coarse: Online::new(setup, coarser(scale)?, method)?,
+            coarse: Online::new(setup, grid, method)?,
             gathered: Gathered::new(setup.grid, &setup.detectors, scratch),
             fit: None,
             workers: Workers::new(setup)?,

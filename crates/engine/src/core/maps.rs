@@ -6,24 +6,32 @@
 //! that many cells get larger cells and a bound that is further on the safe side.
 //!
 //! Sums never lose an electron: a disc can hold 10⁹ of them while a position brings six, so discs are summed in
-//! `f64`; pixels, of which there are many and whose sums are small, in `f32` rounded up.
+//! `f64`; pixels, of which there are many and whose sums are small, in `f32` rounded up; those of grids above 2²⁶ pixels in
+//! steps of 1/240 of the limit, rounded up, one byte each. No limit depends on a disk.
 
 use domain::{DoseLimits, ScanField};
 
 /// Most cells of a map.
 const CELLS_MAX: u64 = 1 << 22;
-/// Most pixels of a map per position.
-const PIXELS_MAX: u64 = 1 << 24;
+/// Most pixels whose sums are floating-point numbers.
+const EXACT_PIXELS: u64 = 1 << 26;
+/// Steps of the limit in which larger grids are summed: 2, 3, 4, 5, 6, 8, 10 or 12 equal visits fill it.
+const STEPS: f64 = 240.0;
+/// What a visit may pass the limit by, or a step, for the sake of rounding.
+const SLACK: f64 = 1e-6;
 /// Cells per radius of the disc, where there is room.
 const CELLS_PER_RADIUS: f64 = 8.0;
 
 /// Bytes that the maps for `limits` take.
 pub(crate) fn map_bytes(field: ScanField, limits: &DoseLimits) -> u64 {
     let area = AreaMap::layout(field, limits).map_or(0, |l| l.n_rows as u64 * l.n_cols as u64);
-    let position = limits
-        .position
-        .map_or(0, |_| field.grid.n_pixels().min(PIXELS_MAX));
-    8 * area + 4 * position
+    let pixels = field.grid.n_pixels();
+    let bytes = if pixels <= EXACT_PIXELS {
+        4 * pixels
+    } else {
+        pixels
+    };
+    8 * area + limits.position.map_or(0, |_| bytes)
 }
 
 #[derive(Debug, Clone, Copy)]
@@ -135,51 +143,70 @@ fn spans(layout: Layout, row: f32, col: f32, mut each: impl FnMut(std::ops::Rang
 #[derive(Debug)]
 pub(crate) struct PositionMap {
     limit: f64,
-    /// Pixels per cell, along each axis.
-    scale: u32,
     n_rows: usize,
     n_cols: usize,
-    sums: Vec<f32>,
+    sums: Sums,
+}
+
+#[derive(Debug)]
+enum Sums {
+    /// Electrons.
+    Exact(Vec<f32>),
+    /// Steps of the limit, begun ones counted whole.
+    Steps(Vec<u8>),
 }
 
 impl PositionMap {
     pub(crate) fn new(field: ScanField, limits: &DoseLimits) -> Option<Self> {
         let limit = limits.position?.count();
-        let grid = field.grid;
-        let mut scale = 1;
-        let cells = |scale: u32| {
-            let count = |n: u32| u64::from(n.div_ceil(scale));
-            count(grid.n_rows()) * count(grid.n_cols())
-        };
-        while cells(scale) > PIXELS_MAX {
-            scale += 1;
-        }
-        let (n_rows, n_cols) = (
-            grid.n_rows().div_ceil(scale) as usize,
-            grid.n_cols().div_ceil(scale) as usize,
-        );
+        let (n_rows, n_cols) = (field.grid.n_rows() as usize, field.grid.n_cols() as usize);
+        let n = n_rows * n_cols;
         Some(Self {
             limit,
-            scale,
             n_rows,
             n_cols,
-            sums: vec![0.0; n_rows * n_cols],
+            sums: if n as u64 <= EXACT_PIXELS {
+                Sums::Exact(vec![0.0; n])
+            } else {
+                Sums::Steps(vec![0; n])
+            },
         })
     }
 
     fn at(&self, row: f32, col: f32) -> usize {
-        let index =
-            |v: f32, n: usize| (v.round().max(0.0) as usize / self.scale as usize).min(n - 1);
+        let index = |v: f32, n: usize| (v.round().max(0.0) as usize).min(n - 1);
         index(row, self.n_rows) * self.n_cols + index(col, self.n_cols)
     }
 
-    pub(crate) fn admits(&self, row: f32, col: f32, electrons: f64) -> bool {
-        f64::from(self.sums[self.at(row, col)]) + electrons <= self.limit * (1.0 + 1e-6)
+    /// Steps that so many electrons begin.
+    fn steps(&self, electrons: f64) -> f64 {
+        (electrons / self.limit * STEPS - SLACK).ceil().max(0.0)
     }
 
+    pub(crate) fn admits(&self, row: f32, col: f32, electrons: f64) -> bool {
+        let at = self.at(row, col);
+        match &self.sums {
+            Sums::Exact(sums) => f64::from(sums[at]) + electrons <= self.limit * (1.0 + SLACK),
+            Sums::Steps(sums) => f64::from(sums[at]) + self.steps(electrons) <= STEPS,
+        }
+    }
+
+    /// Adds electrons (negative: gives back) at `(row, col)`.
     pub(crate) fn add(&mut self, row: f32, col: f32, electrons: f64) {
         let at = self.at(row, col);
-        self.sums[at] = rounded_up(f64::from(self.sums[at]) + electrons);
+        // What is given back frees whole steps only, and nothing of a pixel that is over the brim.
+        let steps = if electrons < 0.0 {
+            -(-electrons / self.limit * STEPS + SLACK).floor()
+        } else {
+            self.steps(electrons)
+        };
+        match &mut self.sums {
+            Sums::Exact(sums) => sums[at] = rounded_up(f64::from(sums[at]) + electrons),
+            Sums::Steps(sums) if sums[at] < u8::MAX => {
+                sums[at] = (f64::from(sums[at]) + steps).clamp(0.0, 255.0) as u8;
+            }
+            Sums::Steps(_) => {}
+        }
     }
 }
 
@@ -293,6 +320,46 @@ mod tests {
         }
         // 1e-6 of the limit is 3000 electrons of rounding room, of which each visit uses a spacing of f32.
         assert!((1..=50).contains(&n), "{n}");
+    }
+
+    #[test]
+    fn a_grid_of_16384_by_16384_admits_what_the_limit_allows_and_never_more() {
+        let limits = DoseLimits {
+            position: Some(Electrons::new(10.0).unwrap()),
+            ..DoseLimits::default()
+        };
+        let field = field(16_384);
+        assert_eq!(map_bytes(field, &limits), 1 << 28);
+        let mut map = PositionMap::new(field, &limits).unwrap();
+        // As many equal visits as fit, at most one less where they do not divide the steps; neighbours are not concerned.
+        for n in 1..=24_u8 {
+            let each = 10.0 / f64::from(n);
+            let (row, mut visits, mut sum) = (f32::from(n) * 600.0, 0, 0.0);
+            while map.admits(row, 16_383.0, each) {
+                map.add(row, 16_383.0, each);
+                visits += 1;
+                sum += each;
+            }
+            assert!(sum <= 10.0 * (1.0 + 1e-5), "{n}: {sum}");
+            let least = if [1, 2, 3, 4, 5, 6, 8, 10, 12, 15, 16, 20, 24].contains(&n) {
+                n
+            } else {
+                n - n.div_ceil(9)
+            };
+            assert!(visits >= least, "{n}: {visits}");
+            assert!(map.admits(row, 16_382.0, 10.0));
+        }
+        // What was not exposed is given back but for a step, and never more than that.
+        for _ in 0..3 {
+            map.add(5.0, 0.0, 10.0 / 7.0);
+            assert!(!map.admits(5.0, 0.0, 9.0));
+            map.add(5.0, 0.0, -10.0 / 7.0);
+        }
+        assert!(map.admits(5.0, 0.0, 9.8));
+        map.add(5.0, 0.0, 9.8);
+        map.add(5.0, 0.0, 5.0);
+        map.add(5.0, 0.0, -9.8);
+        assert!(!map.admits(5.0, 0.0, 5.1));
     }
 
     #[test]

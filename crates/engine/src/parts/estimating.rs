@@ -8,6 +8,7 @@ use crate::{Config, Prepared};
 use domain::{Estimate, Grid, Invalid, SampleBlock, SignalKind};
 use recon::{DetectorSetup, Kernel, Noise, Reconstructor, Setup, WorkQuota};
 use std::borrow::Cow;
+use std::path::{Path, PathBuf};
 
 /// The quota of the last work on a frame: no more samples will come, everything is done that improves it.
 pub(crate) const FINISH: u64 = u64::MAX;
@@ -27,6 +28,8 @@ pub(crate) struct Op {
 
 pub(crate) struct Estimator {
     setup: Setup,
+    /// Where the samples of frames too large for memory wait.
+    scratch: PathBuf,
     recon: Box<dyn Reconstructor>,
     /// Signals that are scalars, where not all are.
     scalars: Option<Vec<usize>>,
@@ -77,6 +80,12 @@ pub(crate) fn kernel_of(config: &Config) -> Kernel {
     }
 }
 
+/// Where samples of frames too large for memory wait: with the data sets, or where nothing is recorded in the system's
+/// directory for such files.
+pub(crate) fn scratch_of(config: &Config) -> PathBuf {
+    config.directory.clone().unwrap_or_else(std::env::temp_dir)
+}
+
 impl Estimator {
     /// `None` where no detector has scalars.
     pub(crate) fn new(
@@ -84,6 +93,7 @@ impl Estimator {
         n_threads: usize,
         kernel: Kernel,
         memory_limit_bytes: u64,
+        scratch: PathBuf,
     ) -> Result<Option<Self>, Invalid> {
         let scalars: Vec<usize> = (0..prepared.detectors.len())
             .filter(|&i| prepared.detectors[i].signal == SignalKind::Scalar)
@@ -113,7 +123,7 @@ impl Estimator {
             kernel,
             seed: prepared.plan.seed,
         };
-        let recon = recon::new(&setup).map_err(recon_failure)?;
+        let recon = make(&setup, &scratch)?;
         let needed = recon.memory_bytes() as u64;
         if needed > memory_limit_bytes {
             return Err(Invalid::new(
@@ -128,6 +138,7 @@ impl Estimator {
         Ok(Some(Self {
             recon,
             setup,
+            scratch,
             scalars: (scalars.len() < prepared.detectors.len()).then_some(scalars),
             series: prepared.plan.n_frames != 1 && !prepared.plan.average,
             frame: 0,
@@ -176,7 +187,7 @@ impl Estimator {
     /// Goes on with an empty estimate for `frame`.
     pub(crate) fn next_frame(&mut self, frame: u32) -> Result<(), Invalid> {
         self.revisions_before += self.recon.estimate().revision;
-        self.recon = recon::new(&self.setup).map_err(recon_failure)?;
+        self.recon = make(&self.setup, &self.scratch)?;
         self.frame = frame;
         Ok(())
     }
@@ -221,9 +232,21 @@ impl Estimator {
         (op, estimate)
     }
 
+    /// Why samples could not be kept for the final tiles of a large frame, where they could not.
+    pub(crate) fn failure(&self) -> Option<String> {
+        let failure = self.recon.failure()?;
+        let directory = self.scratch.display();
+        Some(format!("scratch file in {directory}: {failure}"))
+    }
+
     pub(crate) fn recon(&mut self) -> &mut dyn Reconstructor {
         self.recon.as_mut()
     }
+}
+
+fn make(setup: &Setup, scratch: &Path) -> Result<Box<dyn Reconstructor>, Invalid> {
+    let file = Box::new(store::ScratchFile::within(scratch));
+    recon::with_scratch(setup, Some(file)).map_err(recon_failure)
 }
 
 /// Digest of an estimate: means and uncertainties, bit for bit.

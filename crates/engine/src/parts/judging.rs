@@ -144,17 +144,21 @@ fn worst_deviation(estimate: &Estimate, region: PixelRect) -> f64 {
         let fits = detector.mean.len() == n
             && detector.uncertainty.len() == n
             && estimate.unit_variance.len() == n;
-        if !fits || !detector.calibrated || estimate.scale != 1 {
+        if !fits || !detector.calibrated {
             return f64::INFINITY;
         }
+        // A binned estimate has the uncertainty of the worst pixel of each bin.
+        let scale = estimate.scale.max(1);
+        let rows = region.row / scale..(region.row + region.n_rows).div_ceil(scale);
+        let cols = region.col / scale..(region.col + region.n_cols).div_ceil(scale);
         let sum =
             |of: &dyn Fn(f64) -> f64| detector.mean.iter().map(|m| of(f64::from(*m))).sum::<f64>();
         let mean = sum(&|m| m) / n as f64;
         let spread = (sum(&|m| (m - mean).powi(2)) / n as f64).sqrt();
         let n_cols = estimate.grid.n_cols() as usize;
         let (mut worst, mut signal, mut pixels) = (0.0_f64, 0.0, 0.0);
-        for row in region.row..region.row + region.n_rows {
-            for col in region.col..region.col + region.n_cols {
+        for row in rows {
+            for col in cols.clone() {
                 let i = row as usize * n_cols + col as usize;
                 let by_place = f64::from(estimate.unit_variance[i]).max(0.0).sqrt() * spread;
                 worst = worst.max(by_place).max(f64::from(detector.uncertainty[i]));

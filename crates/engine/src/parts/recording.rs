@@ -192,7 +192,8 @@ impl Finishing {
         let mut tile = |rect| estimator.recon().estimate_tile(rect);
         self.finaliser()?
             .write_maps(frame, &mut tile)
-            .map_err(|e| e.to_string())
+            .map_err(|e| e.to_string())?;
+        estimator.failure().map_or(Ok(()), Err)
     }
 
     /// Writes samples and metadata. Nobody records to the journal any more.

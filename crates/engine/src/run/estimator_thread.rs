@@ -6,10 +6,10 @@
 use super::{Wires, recorder_thread};
 use crate::Prepared;
 use crate::core::{Event, OpenFailure, Totals};
-use crate::parts::estimating::{Estimator, FINISH, digest, kernel_of};
+use crate::parts::estimating::{Estimator, FINISH, digest, kernel_of, scratch_of};
 use crate::parts::journal::{digest_record, op_record};
 use crate::parts::recording::Finishing;
-use crate::{State, handle};
+use crate::{RecorderState, State, handle};
 use crossbeam::channel::{Receiver, RecvTimeoutError, Sender, bounded};
 use domain::{Estimate, PlanKind, SampleBlock};
 use std::path::PathBuf;
@@ -42,6 +42,8 @@ struct Work {
     published: Duration,
     /// Time that taking an estimate cost.
     cost: Duration,
+    /// Whether the scratch file of a large frame has failed.
+    failed: bool,
 }
 
 pub(super) fn run(
@@ -107,6 +109,7 @@ impl Work {
                 config.estimator_threads,
                 kernel_of(config),
                 config.memory_limit_bytes,
+                scratch_of(config),
             )
             .and_then(|made| made.map(|e| e.judging(&prepared)).transpose())
             .map_err(OpenFailure::Invalid)?
@@ -121,6 +124,7 @@ impl Work {
             pending: false,
             published: wires.shared.clock.now(),
             cost: Duration::ZERO,
+            failed: false,
         })
     }
 
@@ -151,6 +155,13 @@ impl Work {
         if let Some(estimator) = &mut self.estimator {
             estimator.absorb(block);
             self.pending = true;
+            let failure = estimator.failure().filter(|_| !self.failed);
+            if let Some(cause) = failure {
+                // A full disk, as the journal will find, too.
+                self.failed = true;
+                let state = RecorderState::Failed { cause };
+                let _ = wires.words.send(Event::Recorder(state));
+            }
         }
     }
 
@@ -270,6 +281,8 @@ impl Work {
             .unwrap_or_else(|_| Err("the recorder is gone".into()));
         finished?;
         maps?;
+        // Its memory is not needed for what follows.
+        self.estimator = None;
         finishing.complete()
     }
 }
