@@ -60,7 +60,7 @@ impl Desk {
 
 /// A configuration for the controller at `uri`. Watchdog and link are patient: on a busy machine the usual times pass
 /// now and then, and tests of other things would trip.
-fn configuration(bench: &Bench, uri: &str) -> String {
+pub(crate) fn configuration(bench: &Bench, uri: &str) -> String {
     let path = bench.path("beamwright.toml");
     let text = format!(
         "[service]\nunix_socket = \"{}\"\n[store]\ndirectory = \"{}\"\n[controller]\nuri = \"{uri}\"\nsilence_max_ms = 20000\n\

@@ -17,6 +17,7 @@ mod cli_service;
 mod codes;
 mod disagreements;
 mod golden;
+mod large_frames;
 mod layers;
 mod link;
 mod link_threads;

@@ -14,6 +14,8 @@ pub(crate) const WANTED_GEOMETRY: f64 = 24.0;
 const FEWEST: usize = 12;
 /// Most samples kept.
 pub(crate) const MOST: usize = 96;
+/// Margins up to this are so small that nearly every tile has samples, px.
+const DENSE_MARGIN: usize = 20;
 /// Widest margin, px.
 pub(crate) const WIDEST: usize = 96;
 
@@ -117,9 +119,9 @@ impl Window {
         self.candidates.clear();
         let rows = row0.saturating_sub(margin)..(row0 + TILE + margin).min(map.n_rows);
         let cols = col0.saturating_sub(margin)..(col0 + TILE + margin).min(map.n_cols);
-        let middle = (TILE as f32 - 1.0) / 2.0;
-        for row in rows {
+        let mut scan = |row: usize, cols: std::ops::Range<usize>| {
             let first = row * map.n_cols;
+            let middle = (TILE as f32 - 1.0) / 2.0;
             let dr = row as f32 - row0 as f32 - middle;
             for (k, &e) in map.electrons[first + cols.start..first + cols.end]
                 .iter()
@@ -131,6 +133,20 @@ impl Window {
                     // Distance to the tile's edge first, so that the tile's own samples are kept.
                     let key = dr.abs().max(dc.abs());
                     self.candidates.push((key, (first + col) as u32));
+                }
+            }
+        };
+        for row in rows {
+            if margin <= DENSE_MARGIN {
+                scan(row, cols.clone());
+                continue;
+            }
+            // Few samples: most tiles have none, and need no look.
+            let counts = &map.tile_counts[row / TILE * map.n_tile_cols..][..map.n_tile_cols];
+            for tile in cols.start / TILE..cols.end.div_ceil(TILE) {
+                if counts[tile] > 0 {
+                    let (begin, end) = (tile * TILE, (tile + 1) * TILE);
+                    scan(row, begin.max(cols.start)..end.min(cols.end));
                 }
             }
         }
