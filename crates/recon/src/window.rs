@@ -143,11 +143,10 @@ impl Window {
             }
             // Few samples: most tiles have none, and need no look.
             let counts = &map.tile_counts[row / TILE * map.n_tile_cols..][..map.n_tile_cols];
-            for tile in cols.start / TILE..cols.end.div_ceil(TILE) {
-                if counts[tile] > 0 {
-                    let (begin, end) = (tile * TILE, (tile + 1) * TILE);
-                    scan(row, begin.max(cols.start)..end.min(cols.end));
-                }
+            let tiles = cols.start / TILE..cols.end.div_ceil(TILE);
+            for tile in tiles.filter(|&tile| counts[tile] > 0) {
+                let (begin, end) = (tile * TILE, (tile + 1) * TILE);
+                scan(row, begin.max(cols.start)..end.min(cols.end));
             }
         }
     }
