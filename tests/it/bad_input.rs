@@ -418,9 +418,17 @@ fn bad_input_to_a_service_is_refused_by_name_before_the_beam_moves() {
             &["pixels", "70000", "1 to 65536"],
         ),
         (
-            &["acquire", "--pixels", "16384"],
+            &[
+                "acquire",
+                "--pixels",
+                "16384",
+                "--fraction",
+                "1",
+                "--frames",
+                "1000",
+            ],
             2,
-            &["plan.field", "bytes of memory", "at most"],
+            &["plan.fraction", "bytes to record", "at most"],
         ),
         (
             &["acquire", "--region-nm=-100,-100,100,100"],

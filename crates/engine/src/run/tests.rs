@@ -267,8 +267,10 @@ fn bad_plans_are_refused_by_name_before_anything_happens() {
     let huge = |p: &mut Plan| {
         p.field.grid = domain::Grid::new(16384, 9000).unwrap();
         p.field.pitch = domain::Pitch::Nanometres(domain::Nanometres::new(0.01).unwrap());
+        p.fraction = domain::Fraction::new(1.0).unwrap();
+        p.n_frames = 1000;
     };
-    assert_eq!(refused(huge), "field.grid");
+    assert_eq!(refused(huge), "fraction");
     let entries: Vec<_> = std::fs::read_dir(directory.path())
         .unwrap()
         .flatten()

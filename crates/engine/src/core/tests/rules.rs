@@ -487,36 +487,21 @@ fn checked(n_rows: u32, estimate: bool, config: &Config) -> Result<Prepared, dom
 }
 
 #[test]
-fn a_plan_of_four_gibibytes_fits_exactly_and_one_row_more_is_refused() {
-    // 32 bytes per position and 1 MiB: 8190 rows of 16384 are 2³² bytes on the disk.
-    let config = Config {
-        storage_limit_bytes: 4 << 30,
+fn a_plan_that_the_disk_has_no_room_for_is_refused_up_to_the_byte() {
+    let most = |storage_limit_bytes| Config {
+        storage_limit_bytes,
         ..Config::default()
     };
-    let fits = checked(8190, false, &config).unwrap();
-    assert_eq!(fits.prediction.storage_bytes, 4 << 30);
-    let refused = checked(8191, false, &config).unwrap_err();
-    assert_eq!(refused.field, "fraction");
-    assert!(refused.value.contains("4295491584 bytes"), "{refused}");
-    assert!(
-        refused.allowed.contains("at most 4294967296 bytes"),
-        "{refused}"
-    );
-}
-
-#[test]
-fn a_plan_of_four_gibibytes_of_memory_is_refused_up_to_the_byte() {
-    let most = |memory_limit_bytes| Config {
-        memory_limit_bytes,
-        ..Config::default()
-    };
-    let needed = checked(8190, true, &most(u64::MAX)).unwrap();
-    let needed = needed.prediction.memory_bytes;
+    // 32 bytes per position and 1 MiB; beyond 4096² pixels maps and samples by tiles besides.
+    let whole = checked(1024, false, &most(u64::MAX)).unwrap();
+    assert_eq!(whole.prediction.storage_bytes, 513 << 20);
+    let needed = checked(8190, false, &most(u64::MAX)).unwrap();
+    let needed = needed.prediction.storage_bytes;
     assert!(needed > 4 << 30, "{needed}");
-    assert!(checked(8190, true, &most(needed)).is_ok());
+    assert!(checked(8190, false, &most(needed)).is_ok());
     for limit in [needed - 1, 4 << 30] {
-        let refused = checked(8190, true, &most(limit)).unwrap_err();
-        assert_eq!(refused.field, "field.grid");
+        let refused = checked(8190, false, &most(limit)).unwrap_err();
+        assert_eq!(refused.field, "fraction");
         assert!(
             refused.value.contains(&format!("{needed} bytes")),
             "{refused}"
@@ -524,4 +509,27 @@ fn a_plan_of_four_gibibytes_of_memory_is_refused_up_to_the_byte() {
         let allowed = format!("at most {limit} bytes");
         assert!(refused.allowed.contains(&allowed), "{refused}");
     }
+}
+
+#[test]
+fn a_plan_that_memory_has_no_room_for_is_refused_up_to_the_byte() {
+    let most = |memory_limit_bytes| Config {
+        memory_limit_bytes,
+        ..Config::default()
+    };
+    let needed = checked(16_384, true, &most(u64::MAX)).unwrap();
+    let needed = needed.prediction.memory_bytes;
+    assert!(
+        needed < 1 << 30,
+        "the largest frame fits into a gibibyte: {needed}"
+    );
+    assert!(checked(16_384, true, &most(needed)).is_ok());
+    let refused = checked(16_384, true, &most(needed - 1)).unwrap_err();
+    assert_eq!(refused.field, "field.grid");
+    assert!(
+        refused.value.contains(&format!("{needed} bytes")),
+        "{refused}"
+    );
+    let allowed = format!("at most {} bytes", needed - 1);
+    assert!(refused.allowed.contains(&allowed), "{refused}");
 }
