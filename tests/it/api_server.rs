@@ -1,7 +1,7 @@
 //! A real service with the simulated microscope inside, for tests of the API.
 
 use client::{Client, Error, Lease, PlanRequest};
-use daemon::{Config, Running, Shutdown};
+use daemon::{Config, Ending, Running, Shutdown};
 use domain::{DwellTime, Exposure, Fraction, Grid, Plan, SampleBlock, ScanField};
 use std::fmt::Debug;
 use std::path::Path;
@@ -107,7 +107,7 @@ impl Server {
         drop(self.client);
         self.shutdown.pull();
         let ended = tokio::time::timeout(Duration::from_secs(20), self.running.ended());
-        ended.await.expect("the service ends within 20 s")
+        ended.await.expect("the service ends within 20 s") == Ending::InOrder
     }
 
     /// Acquires `request`; its id and all of its samples.

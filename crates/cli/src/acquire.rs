@@ -80,7 +80,16 @@ pub(crate) async fn follow_new(
     }
     let (bar, mut lines) = (Bar::new(), Lines::default());
     let mut watch = client.watch(&created.id, 10.0).await?;
-    let mut newest = client.start(lease, &created.id).await?;
+    let mut newest = match client.start(lease, &created.id).await {
+        Ok(started) => started,
+        Err(refused) => {
+            // Nothing that nobody will start stays behind.
+            let _ = client
+                .abort(Some(lease), &created.id, "it was not started")
+                .await;
+            return Err(refused.into());
+        }
+    };
     let mut pictures = pictures(client, &created.id).await;
     let mut interrupted = false;
     loop {

@@ -223,7 +223,7 @@ pub(crate) struct ConfigArg {
 
 #[derive(Debug, Args)]
 pub(crate) struct IdArgs {
-    /// Acquisition id; the newest if left out
+    /// Acquisition id; if left out, the one that has the beam, else the newest
     pub(crate) id: Option<String>,
     #[command(flatten)]
     pub(crate) server: ServerArgs,

@@ -6,6 +6,7 @@
 use crate::bench::line;
 use crate::failure::Failure;
 use crate::output::Output;
+use crate::serve::in_order;
 use client::{Client, PlanRequest, SampleEvent};
 use daemon::{Config, RoleWord, Shutdown};
 use domain::{Clock, MonotonicClock};
@@ -40,16 +41,13 @@ pub(crate) async fn grpc(
     let address = running.addresses.first().cloned().unwrap_or_default();
     let result = acquire(&address, plan).await;
     shutdown.pull();
-    let in_order = running.ended().await;
+    let ending = running.ended().await;
     let [live, stored] = result?;
     for (what, run) in [("live", &live), ("stored", &stored)] {
         output.line(line(what, "CPU of service and client", run));
     }
     output.result("", &json!({ "live": live, "stored": stored }));
-    match in_order {
-        true => Ok(()),
-        false => Err(Failure::Aborted("a part of the service failed".to_owned())),
-    }
+    in_order(ending)
 }
 
 /// Acquires, and reads all samples live, then from the store.

@@ -75,10 +75,13 @@ pub(crate) async fn list(args: ServerArgs, output: &Output) -> Result<(), Failur
     Ok(())
 }
 
-/// The acquisition named, else the newest.
+/// The acquisition named, else the one that has the beam, else the newest.
 async fn chosen(client: &Client, id: Option<String>) -> Result<String, Failure> {
     if let Some(id) = id {
         return Ok(id);
+    }
+    if let Some(running) = client.status().await?.acquisition {
+        return Ok(running);
     }
     let listed = client.list(1000).await?;
     let newest = listed
@@ -135,11 +138,23 @@ pub(crate) async fn resume(args: IdArgs, output: &Output) -> Result<(), Failure>
 pub(crate) async fn abort(args: IdArgs, output: &Output) -> Result<(), Failure> {
     let client = online::connect(&args.server).await?;
     let id = chosen(&client, args.id).await?;
-    // Of a detached acquisition nobody holds the lease; else it is the one that another terminal keeps alive.
-    let lease = lease_file::kept(&client).await?;
-    let acquisition = client
-        .abort(lease.as_ref(), &id, "aborted by the operator")
-        .await?;
+    const WHY: &str = "aborted by the operator";
+    // Of a detached acquisition nobody holds the lease; else it is the one that another terminal keeps alive, or one's own.
+    let acquisition = match lease_file::kept(&client).await? {
+        Some(lease) => client.abort(Some(&lease), &id, WHY).await?,
+        None => match client.abort(None, &id, WHY).await {
+            Err(client::Error::Refused {
+                reason: "LEASE_REQUIRED",
+                ..
+            }) => {
+                lease_file::under(&client, async |lease: &Lease| {
+                    Ok(client.abort(Some(lease), &id, WHY).await?)
+                })
+                .await?
+            }
+            other => other?,
+        },
+    };
     output.result(summary(&acquisition), &report(&acquisition));
     Ok(())
 }

@@ -5,6 +5,7 @@ use crate::args::DemoArgs;
 use crate::failure::Failure;
 use crate::offline::quality_text;
 use crate::output::{Output, count, seconds};
+use crate::serve::in_order;
 use client::{Acquisition, Client, Picture, PlanRequest, Plane as PreviewPlane, PreviewOptions};
 use daemon::{Config, Shutdown};
 use domain::{DwellTime, Exposure, Fraction, Pattern, Pitch, Plan, ScanField, Texts};
@@ -46,14 +47,9 @@ pub(crate) async fn demo(args: DemoArgs, output: &Output) -> Result<(), Failure>
     ));
     let shown = acquire_and_show(&args, &address, fraction, pattern, output).await;
     shutdown.pull();
-    let in_order = running.ended().await;
+    let ending = running.ended().await;
     shown?;
-    match in_order {
-        true => Ok(()),
-        false => Err(Failure::Aborted(
-            "a part of the service failed; the beam was blanked first".to_owned(),
-        )),
-    }
+    in_order(ending)
 }
 
 async fn acquire_and_show(

@@ -67,7 +67,7 @@ pub(crate) async fn kept(client: &Client) -> Result<Option<Lease>, Failure> {
     let parts = kept.as_deref().and_then(|text| text.split_once(' '));
     if let Some((id, epoch)) = parts
         && let Ok(epoch) = epoch.trim().parse()
-        && client.lease().await?.lease_epoch == epoch
+        && is_held(client, epoch).await?
     {
         return Ok(Some(client.adopt_lease(id, epoch)));
     }
@@ -81,11 +81,21 @@ pub(crate) async fn release(client: &Client) -> Result<bool, Failure> {
     let Some((id, epoch)) = kept.as_deref().and_then(|text| text.split_once(' ')) else {
         return Ok(false);
     };
-    if let Ok(epoch) = epoch.trim().parse() {
+    let held = match epoch.trim().parse() {
+        Ok(epoch) => is_held(client, epoch).await?.then_some(epoch),
+        Err(_) => None,
+    };
+    if let Some(epoch) = held {
         client.release_lease(id, epoch).await?;
     }
     let _ = std::fs::remove_file(path);
-    Ok(true)
+    Ok(held.is_some())
+}
+
+/// Whether the lease of `epoch` is in force: whoever kept it alive may have died, and left its file.
+async fn is_held(client: &Client, epoch: u64) -> Result<bool, Failure> {
+    let lease = client.lease().await?;
+    Ok(lease.held && lease.lease_epoch == epoch)
 }
 
 fn holder() -> String {

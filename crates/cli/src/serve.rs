@@ -3,7 +3,7 @@
 use crate::args::{ConfigArg, ServeArgs};
 use crate::failure::Failure;
 use crate::output::Output;
-use daemon::{Config, Shutdown};
+use daemon::{Config, Ending, Shutdown};
 use domain::Invalid;
 use serde_json::json;
 use std::io::IsTerminal;
@@ -79,14 +79,22 @@ pub(crate) async fn serve(args: ServeArgs, output: &Output) -> Result<(), Failur
         wait_for_signal().await;
         shutdown.pull();
     });
-    let in_order = running.ended().await;
+    let ending = running.ended().await;
     pull.abort();
-    match in_order {
-        true => {
-            output.line("stopped: the beam is blanked, files are complete");
-            Ok(())
-        }
-        false => Err(Failure::Aborted(
+    in_order(ending)?;
+    output.line("stopped: the beam is blanked, files are complete");
+    Ok(())
+}
+
+/// What an operator is to know of an end that is not in order.
+pub(crate) fn in_order(ending: Ending) -> Result<(), Failure> {
+    match ending {
+        Ending::InOrder => Ok(()),
+        Ending::Unheard => Err(Failure::Aborted(
+            "stopped, files are complete; the link to the controller was down, so only its own watchdog blanks: look at the microscope"
+                .to_owned(),
+        )),
+        Ending::Failed => Err(Failure::Aborted(
             "a part of the service failed; the beam was blanked first".to_owned(),
         )),
     }

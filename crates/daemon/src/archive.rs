@@ -1,12 +1,14 @@
 //! Acquisitions of earlier sessions, read from the data directory.
 
+use crate::control::lock;
 use crate::convert::{axes, shown_plan, timestamp};
 use crate::refuse::{of_store, refuse};
 use domain::{DetectorEstimate, Estimate, Invalid, PixelRect, Plan, TileSet};
 use proto::v1::ErrorReason;
 use proto::{ACQUISITIONS, name_of_id, v1};
+use std::collections::HashMap;
 use std::path::{Path, PathBuf};
-use std::sync::Arc;
+use std::sync::{Arc, Mutex};
 use std::time::Duration;
 use store::{DataSet, Finish, FinishReason, Header, JournalReader, Record};
 use tonic::Status;
@@ -22,12 +24,15 @@ const BINS: u64 = 1 << 22;
 #[derive(Debug, Clone)]
 pub(crate) struct Archive {
     directory: PathBuf,
+    /// How acquisitions ended, by id: it stands at the end of journals, which may be long, and does not change.
+    ends: Arc<Mutex<HashMap<String, Finish>>>,
 }
 
 impl Archive {
     pub(crate) fn new(directory: &Path) -> Self {
         Self {
             directory: directory.to_owned(),
+            ends: Arc::default(),
         }
     }
 
@@ -60,27 +65,28 @@ impl Archive {
         Ok(JournalReader::open(&self.journal(id))?.header().clone())
     }
 
-    /// The acquisition as its journal tells it. `whole`: with its end, for which the journal is read to its end.
-    pub(crate) fn acquisition(
-        &self,
-        id: &str,
-        whole: bool,
-    ) -> Result<v1::Acquisition, store::Error> {
-        let mut reader = JournalReader::open(&self.journal(id))?;
-        let header = reader.header().clone();
-        let mut finish = None;
-        if whole {
-            while let Some(record) = reader.next_record()? {
-                if let Record::Finish { finish: end, .. } = record {
-                    finish = Some(end);
-                }
+    /// How an acquisition ended; `None` if its journal breaks off.
+    fn end(&self, id: &str, reader: &mut JournalReader) -> Result<Option<Finish>, store::Error> {
+        if let Some(known) = lock(&self.ends).get(id) {
+            return Ok(Some(known.clone()));
+        }
+        while let Some(record) = reader.next_record()? {
+            if let Record::Finish { finish, .. } = record {
+                lock(&self.ends).insert(id.to_owned(), finish.clone());
+                return Ok(Some(finish));
             }
         }
+        Ok(None)
+    }
+
+    /// The acquisition as its journal tells it.
+    pub(crate) fn acquisition(&self, id: &str) -> Result<v1::Acquisition, store::Error> {
+        let mut reader = JournalReader::open(&self.journal(id))?;
+        let header = reader.header().clone();
+        let finish = self.end(id, &mut reader)?;
         let path = self.data_set(id);
-        let is_complete = path.join("Experiments").exists();
         let state = match &finish {
             Some(finish) => state_of(finish),
-            None if is_complete && !whole => v1::AcquisitionState::Finished,
             None => v1::AcquisitionState::Interrupted,
         };
         Ok(v1::Acquisition {

@@ -43,4 +43,4 @@ pub use config::{
     WiringPart,
 };
 pub use error::Error;
-pub use lifecycle::{Running, Shutdown, serve};
+pub use lifecycle::{Ending, Running, Shutdown, serve};

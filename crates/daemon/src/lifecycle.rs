@@ -18,7 +18,7 @@ use crate::table::{Requests, Uploads};
 use domain::{
     Clock, ColumnState, Current, DetectorName, Grid, MonotonicClock, Nanometres, Pitch, ScanField,
 };
-use engine::{Grant, LeaseEpoch};
+use engine::{Grant, LeaseEpoch, LinkState};
 use hal::{ManualColumn, Setup};
 use std::fs::File;
 use std::path::{Path, PathBuf};
@@ -55,13 +55,24 @@ impl Shutdown {
 pub struct Running {
     /// Where it answers: `http://ADDRESS:PORT`, `unix:PATH`.
     pub addresses: Vec<String>,
-    ended: JoinHandle<bool>,
+    ended: JoinHandle<Ending>,
+}
+
+/// How a service ended.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Ending {
+    /// Blanked as the controller said last, files complete, threads gone.
+    InOrder,
+    /// The same, but nobody heard from the controller: it blanks by its own watchdog, and somebody should look.
+    Unheard,
+    /// A part of it failed; the beam was blanked first.
+    Failed,
 }
 
 impl Running {
-    /// Waits until the service has ended: the beam blanked, files finished, threads gone. False if a part of it failed.
-    pub async fn ended(self) -> bool {
-        self.ended.await.unwrap_or(false)
+    /// Waits until the service has ended.
+    pub async fn ended(self) -> Ending {
+        self.ended.await.unwrap_or(Ending::Failed)
     }
 }
 
@@ -85,8 +96,15 @@ pub async fn serve(config: Config, shutdown: Shutdown) -> Result<Running, Error>
             return Err(error);
         }
     };
-    let shared = share(config, access, clock, &opened, &shutdown)?;
-    let router = router(&shared)?;
+    let made = share(config, access, clock, &opened, &shutdown)
+        .and_then(|shared| Ok((router(&shared)?, shared)));
+    let (router, shared) = match made {
+        Ok(made) => made,
+        Err(error) => {
+            stop_engine(opened.engine, opened.join).await;
+            return Err(error);
+        }
+    };
     audit::note_start(&shared);
     let keeper = tokio::spawn(shared.control.clone().keep());
     let mut tasks: Vec<JoinHandle<()>> = vec![keeper];
@@ -113,7 +131,7 @@ async fn end(
     opened: Opened,
     tasks: Vec<JoinHandle<()>>,
     socket: Option<PathBuf>,
-) -> bool {
+) -> Ending {
     shared.stopped().await;
     tell_manager("STOPPING=1");
     for task in tasks {
@@ -131,25 +149,33 @@ async fn end(
         lock,
         ..
     } = opened;
-    let is_well = stop_engine(engine, join).await;
+    let ending = stop_engine(engine, join).await;
     audit.finish().await;
     drop(lock);
-    is_well
+    ending
 }
 
-async fn stop_engine(engine: engine::Handle, join: engine::Join) -> bool {
+async fn stop_engine(engine: engine::Handle, join: engine::Join) -> Ending {
     let stopped = tokio::task::spawn_blocking(move || {
         if let Err(error) = engine.shutdown() {
             tracing::error!(%error, "the engine did not stop by request");
         }
+        let is_down = engine
+            .status()
+            .is_some_and(|s| matches!(s.value.link, LinkState::Down { .. }));
         drop(engine);
         let failed = join.wait();
         if !failed.is_empty() {
             tracing::error!(?failed, "parts of the engine failed");
+            return Ending::Failed;
         }
-        failed.is_empty()
+        if is_down {
+            Ending::Unheard
+        } else {
+            Ending::InOrder
+        }
     });
-    stopped.await.unwrap_or(false)
+    stopped.await.unwrap_or(Ending::Failed)
 }
 
 /// What stands behind a service.
@@ -349,12 +375,12 @@ fn server_id(directory: &Path) -> Result<String, Error> {
 
 /// Tells the service manager that the engine still turns.
 async fn pet(shared: Arc<Shared>) {
-    let mut version = 0;
+    let mut before = 0;
     loop {
         tokio::time::sleep(Duration::from_secs(1)).await;
-        let latest = shared.engine.status();
-        if let Some(latest) = latest.filter(|latest| latest.version != version) {
-            version = latest.version;
+        let n_turns = shared.engine.n_turns();
+        if n_turns != before {
+            before = n_turns;
             tell_manager("WATCHDOG=1");
         }
     }

@@ -126,6 +126,23 @@ pub enum Grant {
 }
 
 impl Grant {
+    /// Whether this was given after `other`: by epochs, and renewals of one epoch by their end.
+    pub(crate) fn is_newer_than(&self, other: &Self) -> bool {
+        match (*self, *other) {
+            (
+                Self::Lease { epoch, until },
+                Self::Lease {
+                    epoch: of,
+                    until: to,
+                },
+            ) => (epoch, until) > (of, to),
+            (Self::Lease { epoch, .. }, Self::Nobody { after }) => epoch > after,
+            (Self::Nobody { after }, Self::Lease { epoch, .. }) => after >= epoch,
+            (Self::Nobody { after }, Self::Nobody { after: of }) => after > of,
+            (Self::Open, _) | (_, Self::Open) => false,
+        }
+    }
+
     /// Whether a command stamped `epoch` may act at `now`.
     #[must_use]
     pub fn accepts(&self, epoch: LeaseEpoch, now: Duration) -> bool {

@@ -279,6 +279,8 @@ struct Device {
     trip: Option<(TripId, TripCause)>,
     /// The latched trip is of this engine's own making: cleared without asking anybody.
     own_trip: bool,
+    /// Somebody asked for a blank since it was last armed: the trip is theirs, whatever else ended.
+    blank_wanted: bool,
     status: Option<ControllerStatus>,
     status_at: Duration,
 }
@@ -322,6 +324,7 @@ impl Core {
                 disarm_asked: None,
                 trip: None,
                 own_trip: false,
+                blank_wanted: false,
                 status: None,
                 status_at: Duration::ZERO,
             },

@@ -39,7 +39,7 @@ pub enum Error {
         newest: TripId,
     },
     /// The trip named is not the newest, or there is none. Nothing was cleared; look at the status.
-    #[error("trip {} is not the newest (newest: {newest:?})", named.0)]
+    #[error("trip {} is not latched ({})", named.0, newest.map_or_else(|| "none is".to_owned(), |id| format!("the newest is {}", id.0)))]
     StaleTrip {
         /// As named.
         named: TripId,

@@ -13,7 +13,7 @@ use domain::{
 };
 use hal::{Capabilities, FieldCalibration, TripId};
 use std::collections::VecDeque;
-use std::sync::atomic::{AtomicU32, Ordering};
+use std::sync::atomic::{AtomicU32, AtomicU64, Ordering};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::time::Duration;
 
@@ -111,6 +111,8 @@ pub(crate) struct Shared {
     pub(crate) wanted: Slot<DecisionWanted>,
     pub(crate) live: Mutex<Vec<Live>>,
     pub(crate) n_created: AtomicU32,
+    /// Turns of the engine's thread.
+    pub(crate) n_turns: AtomicU64,
 }
 
 /// What plans are checked against besides the controller.
@@ -182,6 +184,12 @@ impl Handle {
     #[must_use]
     pub fn config(&self) -> &Config {
         &self.shared.config
+    }
+
+    /// Turns of the engine's thread so far: it still turns if they grow from second to second.
+    #[must_use]
+    pub fn n_turns(&self) -> u64 {
+        self.shared.n_turns.load(Ordering::Relaxed)
     }
 
     /// Time of the engine's clock: leases, deadlines and ages are in it.

@@ -376,7 +376,12 @@ fn quantised(
         }
     }
     let tick = capabilities.tick_ns.max(1e-3);
-    let ticks = (f64::from(dwell.nanoseconds()) / tick).round().max(1.0);
+    let ticks = f64::from(dwell.nanoseconds()) / tick;
+    let ticks = match plan.exposure {
+        Exposure::MeanDose(_) => (ticks + 1e-6).floor(),
+        Exposure::Dwell(_) | Exposure::ElectronsPerPosition(_) => ticks.round(),
+    }
+    .max(1.0);
     let ns = ((ticks * tick).round() as u64).clamp(u64::from(min), u64::from(max));
     DwellTime::from_nanoseconds(ns)
 }

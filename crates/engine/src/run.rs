@@ -191,6 +191,7 @@ fn share(
         wanted: Slot::default(),
         live: Mutex::default(),
         n_created: AtomicU32::new(0),
+        n_turns: AtomicU64::new(0),
     }
 }
 

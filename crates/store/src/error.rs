@@ -37,7 +37,7 @@ pub enum Error {
         free: u64,
     },
     /// Another process (or another part of this one) holds it. Wait, or end the other.
-    #[error("{}: in use by another process", path.display())]
+    #[error("{}: another service records here", path.display())]
     Busy {
         /// What is held.
         path: PathBuf,

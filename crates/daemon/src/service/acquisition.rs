@@ -166,7 +166,7 @@ fn known_acquisition(shared: &Shared, id: &str) -> Result<v1::Acquisition, Statu
     match shared.engine.acquisition(id) {
         Ok(acquisition) => Ok(convert::acquisition(shared, &acquisition, true)),
         Err(_) if !shared.archive.journal(id).exists() => Err(unknown_acquisition(id)),
-        Err(_) => shared.archive.acquisition(id, true).map_err(of_store),
+        Err(_) => shared.archive.acquisition(id).map_err(of_store),
     }
 }
 
@@ -403,7 +403,7 @@ fn list(
         let live = session.iter().find(|a| a.id.as_str() == id);
         let shown = match live {
             Some(acquisition) => Ok(convert::acquisition(shared, acquisition, true)),
-            None => shared.archive.acquisition(&id, false),
+            None => shared.archive.acquisition(&id),
         };
         // One unreadable data set does not hide the others.
         let Ok(shown) = shown else {

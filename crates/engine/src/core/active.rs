@@ -454,16 +454,19 @@ impl Core {
     fn tripped(&mut self, id: TripId, cause: TripCause, now: Duration, actions: &mut Vec<Action>) {
         self.device.trip = Some((id, cause));
         self.disarmed(now);
+        // An ending blanks by itself. Any other cause, and a blank that somebody asked for, stays for a person to clear.
+        let is_own =
+            matches!(cause, TripCause::Blank | TripCause::Abort) && !self.device.blank_wanted;
         let Some(active) = &mut self.active else {
             return;
         };
         if active.closing {
             // The word of the trip that ended it may come after its last outcome.
-            self.device.own_trip = true;
+            self.device.own_trip = is_own;
             return;
         }
         match (cause, &active.ending) {
-            (_, Some(_)) => self.device.own_trip = true,
+            (_, Some(_)) => self.device.own_trip = is_own,
             (TripCause::Dose | TripCause::Reset, None) => {
                 self.end(State::Aborted, EndReason::Trip { cause }, now, actions);
             }

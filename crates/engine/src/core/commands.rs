@@ -65,7 +65,10 @@ impl Core {
                 Err(error) => Err(error),
             },
             Command::Grant(grant) => {
-                self.grant = grant;
+                // Words of the lease's book may overtake each other: the older says nothing any more.
+                if !self.grant.is_newer_than(&grant) {
+                    self.grant = grant;
+                }
                 Ok(())
             }
             Command::Column(column) => {
@@ -363,6 +366,7 @@ impl Core {
         };
         self.device.arm_asked = true;
         self.device.own_trip = false;
+        self.device.blank_wanted = false;
         self.heartbeat_at = Some(now);
         actions.push(Action::Heartbeat);
         actions.push(Action::Arm(Box::new(arm)));
@@ -370,6 +374,7 @@ impl Core {
 
     /// Whoever blanks wants no beam: what is still being opened gets none until somebody resumes it.
     fn blank(&mut self, now: Duration, actions: &mut Vec<Action>) {
+        self.device.blank_wanted = true;
         self.blank_device(now, actions);
         if let Some(active) = &self.active
             && active.state == State::Arming

@@ -99,6 +99,7 @@ impl EngineThread {
     pub(super) fn run(mut self) {
         self.publish(self.now(), true);
         while !self.done {
+            self.wires.shared.n_turns.fetch_add(1, Ordering::Relaxed);
             let now = self.now();
             if now >= self.tick_at {
                 self.turn(Event::Tick, now);

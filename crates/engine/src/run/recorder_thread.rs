@@ -1,4 +1,5 @@
-//! The thread that writes the journal. It flushes when it has nothing more to lay out, and gives signs of life.
+//! The thread that writes the journal. What it has laid out it writes as soon as it has nothing more to lay out, and in any case
+//! soon: a process that is killed loses what is not written. It gives signs of life.
 
 use super::Wires;
 use crate::Prepared;
@@ -15,6 +16,8 @@ use store::{Record, Recorder};
 
 /// A sign of life at least so often.
 const LOOK_UP: Duration = Duration::from_millis(2);
+/// What is laid out is written after so long, however much more waits.
+const WRITE_EVERY: Duration = Duration::from_millis(10);
 /// Free space is looked at so often.
 const SPACE_EVERY: Duration = Duration::from_secs(1);
 
@@ -30,30 +33,35 @@ pub(super) enum Request {
 pub(super) fn run(requests: &Receiver<Request>, wires: &Wires) {
     let clock = &wires.shared.clock;
     let mut recorder: Option<Recorder> = None;
-    let mut space_at = clock.now();
+    let (mut written_at, mut space_at) = (clock.now(), clock.now());
     loop {
         wires
             .recorder_at
             .store(t_ns(clock.now()), Ordering::Release);
         let request = match requests.recv_timeout(LOOK_UP) {
-            Ok(request) => request,
-            Err(RecvTimeoutError::Timeout) => {
-                let due = clock.now() >= space_at + SPACE_EVERY;
-                if due {
-                    space_at = clock.now();
-                }
-                let result = recorder.as_mut().map_or(Ok(()), |r| {
-                    r.flush()?;
-                    if due {
-                        r.check_space(SPACE_RESERVE)
-                    } else {
-                        Ok(())
-                    }
-                });
-                report(&mut recorder, result, wires);
-                continue;
-            }
+            Ok(request) => Some(request),
+            Err(RecvTimeoutError::Timeout) => None,
             Err(RecvTimeoutError::Disconnected) => return,
+        };
+        let now = clock.now();
+        if request.is_none() || now >= written_at + WRITE_EVERY {
+            written_at = now;
+            let is_space_due = now >= space_at + SPACE_EVERY;
+            if is_space_due {
+                space_at = now;
+            }
+            let result = recorder.as_mut().map_or(Ok(()), |r| {
+                r.flush()?;
+                if is_space_due {
+                    r.check_space(SPACE_RESERVE)
+                } else {
+                    Ok(())
+                }
+            });
+            report(&mut recorder, result, wires);
+        }
+        let Some(request) = request else {
+            continue;
         };
         match request {
             Request::Open(prepared, path) => {
