@@ -513,8 +513,8 @@ impl Plan {
                 let rate = current.ok_or_else(unknown)?.electrons_per_ns();
                 let positions = self.n_positions().unwrap_or(self.positions_per_frame()) as f64;
                 let ns = dose.e_per_a2() * area / (positions * rate) - outside_ns;
-                // Not a nanosecond more than asked for, but for what floating-point numbers lose.
-                ("dose_e_per_a2", dose.e_per_a2(), (ns + 1e-6).floor())
+                // Not a nanosecond more than asked for, but for a thousandth that floating-point numbers lose.
+                ("dose_e_per_a2", dose.e_per_a2(), (ns + 1e-3).floor())
             }
         };
         DwellTime::from_microseconds(ns / 1e3).map_err(|e| {

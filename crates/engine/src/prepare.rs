@@ -378,7 +378,7 @@ fn quantised(
     let tick = capabilities.tick_ns.max(1e-3);
     let ticks = f64::from(dwell.nanoseconds()) / tick;
     let ticks = match plan.exposure {
-        Exposure::MeanDose(_) => (ticks + 1e-6).floor(),
+        Exposure::MeanDose(_) => (ticks + 1e-3).floor(),
         Exposure::Dwell(_) | Exposure::ElectronsPerPosition(_) => ticks.round(),
     }
     .max(1.0);
