@@ -197,6 +197,9 @@ test("results are listed, saved, and scanned once more", async () => {
   const npy = readFileSync(await file.path());
   assert.equal(npy.length, 128 + 512 * 512 * 4);
   assert.match(npy.toString("latin1", 10, 128), /'shape': \(512, 512\)/);
+  const [set] = await Promise.all([page.waitForEvent("download"), page.click("#data-set")]);
+  assert.match(set.suggestedFilename(), /^\d{8}-\d{6}-\d{3}\.zspy\.zip$/);
+  assert.equal(readFileSync(await set.path()).readUInt32LE(0), 0x04034b50, "a zip file");
   await page.click("#replay");
   await see("#shown", "replay of the scan");
   await page.click("#replay");

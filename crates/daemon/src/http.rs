@@ -1,7 +1,8 @@
-//! One router for everything on a port: gRPC and gRPC-Web, health, reflection, metrics, the web page.
+//! One router for everything on a port: gRPC and gRPC-Web, health, reflection, metrics, data sets, the web page.
 
 use crate::access::{Peer, Place, guard, is_urgent};
 use crate::audit;
+use crate::download;
 use crate::error::Error;
 use crate::maps::MapsTable;
 use crate::metrics;
@@ -78,6 +79,7 @@ pub(crate) fn router(shared: &Arc<Shared>) -> Result<Router, Error> {
                 .route("/metrics", get(serve_metrics))
                 .with_state(shared.clone()),
         )
+        .merge(download::router(shared))
         .merge(web::router(shared));
     Ok(all.layer(from_fn_with_state(shared.clone(), guard)))
 }

@@ -1,7 +1,7 @@
 //! The service: configuration, gRPC, metrics, lifecycle.
 //!
 //! [`serve`] opens the controller (its first bytes are Blank), starts the engine, and answers the API on a
-//! loopback port and a unix socket: gRPC, gRPC-Web, health, reflection and `/metrics` on each. It runs in the
+//! loopback port and a unix socket: gRPC, gRPC-Web, health, reflection, `/metrics`, data sets and the web page on each. It runs in the
 //! process of its caller, on the caller's tokio runtime, until its [`Shutdown`] is pulled; then acquisitions end
 //! in order, the beam is blanked, files are finished.
 //!
@@ -17,6 +17,7 @@ mod columns;
 mod config;
 mod control;
 mod convert;
+mod download;
 mod error;
 mod follow;
 mod http;
@@ -35,6 +36,7 @@ mod shared;
 mod table;
 mod tls;
 mod web;
+mod zip;
 
 pub use access::{Role, Token, TokenFile};
 pub use config::{

@@ -4,7 +4,7 @@ import { Instrument } from "./api.js";
 import { MAPS } from "./colour.js";
 import { Picture, drawCurve, drawHistogram, drawSpectrum } from "./picture.js";
 import { Planner, node } from "./plan.js";
-import { Results, replay, saveShown } from "./results.js";
+import { Results, replay, saveDataSet, saveShown } from "./results.js";
 import { beamOf, count, digits, duration, scaled, words } from "./text.js";
 import { Service } from "./wire.js";
 
@@ -262,6 +262,10 @@ async function playScan(seconds) {
 for (const button of document.querySelectorAll(".save")) {
   button.addEventListener("click", () => saveShown(button.dataset.kind, picture, instrument.acquisition.name));
 }
+$("data-set").addEventListener("click", () => attempt(async () => {
+  say("Fetching the data set…");
+  await saveDataSet(service, instrument.acquisition.name);
+}));
 for (const [tab, panel] of [["tab-plan", "plan"], ["tab-results", "results"]]) {
   $(tab).addEventListener("click", () => {
     for (const [other, of] of [["tab-plan", "plan"], ["tab-results", "results"]]) {
@@ -409,7 +413,7 @@ function noteEnd(told) {
   const key = `${told.name} ${told.state}`;
   if (key !== lastState && FINAL.includes(told.state) && !$("results").hidden) results.refresh();
   lastState = key;
-  $("replay").disabled = !FINAL.includes(told.state);
+  $("replay").disabled = $("data-set").disabled = !FINAL.includes(told.state);
 }
 
 function offerDetectors(names) {

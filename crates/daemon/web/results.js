@@ -51,6 +51,12 @@ export function saveShown(kind, picture, name) {
   else raster.convertToBlob({ type: "image/png" }).then((blob) => save(blob, `${file}.png`));
 }
 
+/** Saves everything that was recorded: the data set as a zip file. */
+export async function saveDataSet(service, name) {
+  const file = `${name.replace("acquisitions/", "")}.zspy.zip`;
+  save(await service.file(`data/${file}`), file);
+}
+
 /** The scan once more: its positions in the order in which they were exposed, within `seconds`. */
 export async function replay(service, told, detector, seconds, show, signal) {
   const { n_rows: rows, n_cols: cols } = told.field.grid;

@@ -345,6 +345,16 @@ export class Service {
     }
     throw new Refusal("the service ended the call without a word", "UNREACHABLE");
   }
+
+  /** A file that the service offers. */
+  async file(path) {
+    const headers = this.token() ? { authorization: `Bearer ${this.token()}` } : {};
+    const response = await fetch(`/${path}`, { headers }).catch((error) => {
+      throw unreachable(error);
+    });
+    if (!response.ok) throw new Refusal((await response.text()).trim(), response.status === 401 ? "UNAUTHENTICATED" : "FAILED");
+    return response.blob();
+  }
 }
 
 /** Frames of a body: flag and content. */
