@@ -28,3 +28,4 @@ mod reconnects;
 mod replays;
 mod simulation;
 mod style;
+mod tui;

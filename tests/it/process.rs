@@ -2,6 +2,7 @@
 
 use domain::{Clock, MonotonicClock};
 use serde_json::Value;
+use std::fs::File;
 use std::io::{BufRead, BufReader};
 use std::path::{Path, PathBuf};
 use std::process::{Child, ChildStdout, Command, Output, Stdio};
@@ -67,7 +68,11 @@ impl Bench {
     }
 
     fn command(&self, arguments: &[&str]) -> Command {
-        let mut command = Command::new(env!("CARGO_BIN_EXE_test-beamwright"));
+        self.program(env!("CARGO_BIN_EXE_test-beamwright"), arguments)
+    }
+
+    fn program(&self, program: &str, arguments: &[&str]) -> Command {
+        let mut command = Command::new(program);
         command
             .args(arguments)
             .current_dir(self.work())
@@ -95,6 +100,19 @@ impl Bench {
     pub(crate) fn begin_with(&self, arguments: &[&str], variables: &[(&str, &str)]) -> Running {
         let mut command = self.command(arguments);
         command.envs(variables.iter().copied());
+        Running {
+            child: Some(command.spawn().unwrap()),
+            what: arguments.join(" "),
+        }
+    }
+
+    /// Starts `beamwright` on a terminal of its own, whose line `open` opens. It is a session of its own, too: else
+    /// `/dev/tty` would be the terminal of whoever runs the tests.
+    pub(crate) fn begin_on(&self, arguments: &[&str], open: impl Fn() -> File) -> Running {
+        let mut all = vec!["--ctty", env!("CARGO_BIN_EXE_test-beamwright")];
+        all.extend(arguments);
+        let mut command = self.program("setsid", &all);
+        command.stdin(open()).stdout(open()).stderr(open());
         Running {
             child: Some(command.spawn().unwrap()),
             what: arguments.join(" "),
@@ -164,6 +182,11 @@ impl Running {
     /// Ctrl-C.
     pub(crate) fn interrupt(&self) {
         self.signal(rustix::process::Signal::INT);
+    }
+
+    /// SIGTERM.
+    pub(crate) fn terminate(&self) {
+        self.signal(rustix::process::Signal::TERM);
     }
 }
 

@@ -73,6 +73,8 @@ pub(crate) enum Verb {
     View(ViewArgs),
     /// Follow an acquisition
     Watch(IdArgs),
+    /// Live view in the terminal: picture, progress and dose, with keys for blank, pause and abort
+    Tui(ServerArgs),
     /// What the instrument is doing
     Status(ServerArgs),
     /// Acquisitions on the server

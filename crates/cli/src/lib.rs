@@ -34,6 +34,7 @@ mod plan;
 mod serve;
 #[cfg(feature = "serve")]
 mod token;
+mod tui;
 
 use args::{Cli, Verb};
 use clap::Parser;
@@ -86,6 +87,7 @@ fn run(verb: Verb, output: &Output) -> Result<(), Failure> {
         Verb::Acquire(args) => online::run(acquire::acquire(args, output)),
         Verb::View(args) => online::run(acquire::view(args, output)),
         Verb::Watch(args) => online::run(control::watch(args, output)),
+        Verb::Tui(args) => online::run(tui::tui(args)),
         Verb::Status(args) => online::run(control::status(args, output)),
         Verb::List(args) => online::run(control::list(args, output)),
         Verb::Show(args) => online::run(control::show(args, output)),

@@ -29,8 +29,8 @@ pub use instrument::{Blanked, Capabilities, ColumnInfo, Controller, ServerInfo};
 pub use lease::Lease;
 pub use preview::{Picture, Plane, Preview, PreviewOptions, PreviewStream};
 pub use resource::{
-    Acquisition, AcquisitionState, AcquisitionStream, Dose, LoopMetrics, Outcome, Prediction,
-    Progress,
+    Acquisition, AcquisitionState, AcquisitionStream, AllowedDose, Dose, LoopMetrics, Outcome,
+    Prediction, Progress,
 };
 pub use samples::{SampleEvent, SampleStream};
 pub use status::{LeaseInfo, Status, StatusStream, Trip};

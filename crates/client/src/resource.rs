@@ -24,6 +24,8 @@ pub struct Acquisition {
     pub pattern: String,
     /// What it was predicted to cost.
     pub prediction: Option<Prediction>,
+    /// Dose that its plan allows; nothing in updates that leave the plan out.
+    pub allowed: AllowedDose,
     /// How far it is.
     pub progress: Progress,
     /// Electrons so far.
@@ -94,6 +96,15 @@ pub struct Prediction {
     pub explanation: String,
     /// What the operator should know before starting.
     pub warnings: Vec<String>,
+}
+
+/// Dose that a plan allows. Limits of places and rates are the service's to keep and not told here.
+#[derive(Debug, Clone, Copy, PartialEq, Default, Serialize)]
+pub struct AllowedDose {
+    /// Electrons over the whole acquisition; `None`: no such limit.
+    pub total_electrons: Option<f64>,
+    /// Mean over the field, e/Å²; `None`: no such limit.
+    pub mean_dose_e_per_a2: Option<f64>,
 }
 
 /// How far an acquisition is.
@@ -273,6 +284,13 @@ impl Acquisition {
             pattern: pattern.map_or_else(String::new, |k| {
                 word(k.as_str_name(), "PATTERN_KIND_").replace('_', "-")
             }),
+            allowed: plan.and_then(|p| p.limits.as_ref()).map_or_else(
+                AllowedDose::default,
+                |limits| AllowedDose {
+                    total_electrons: limits.total_electrons,
+                    mean_dose_e_per_a2: limits.mean_dose_e_per_a2,
+                },
+            ),
             prediction: message.prediction.map(Prediction::of),
             progress: message.progress.map(Progress::of).unwrap_or_default(),
             dose: message.dose.map(Dose::of).unwrap_or_default(),
