@@ -1,0 +1,177 @@
+"""The client's figures, each beside a plain grpcio server of the same run, as a loaded machine slows both.
+
+    BEAMWRIGHT=target/release/beamwright python crates/client/python/benches/figures.py
+"""
+
+import contextlib
+import multiprocessing
+import os
+import pathlib
+import statistics
+import tempfile
+import threading
+import time
+from concurrent import futures
+
+import beamwright as bw
+import grpc
+import numpy as np
+from beamwright import v1
+from beamwright.testing import Daemon
+
+SIDE = 2048
+RUNS = 3
+
+
+def percentiles(values_us):
+    cut = statistics.quantiles(values_us, n=100)
+    return f"p50 {cut[49] * 1e-3:.2f} ms, p90 {cut[89] * 1e-3:.2f} ms"
+
+
+def best(measure):
+    """The best of some runs, as what else runs on the machine only takes away."""
+    return max(measure() for _ in range(RUNS))
+
+
+class Plain(v1.SampleServiceServicer, v1.SteeringServiceServicer):
+    """Samples made beforehand, in messages of `n` positions; and offers that answer each other."""
+
+    def __init__(self, n, total):
+        column = np.zeros(n, "<f4").tobytes()
+        signal = v1.SignalArray(detector="haadf", value_type=v1.VALUE_TYPE_F32, values=column, unit="events")
+        self.chunks = []
+        for first in range(0, total, n):
+            chunk = v1.SampleChunk(first_sequence=first, n_positions=n, row_px=column, col_px=column, signals=[signal])
+            for field in ("dwell_ns", "settle_ns", "electrons", "electrons_outside"):
+                setattr(chunk, field, column[:4])
+            self.chunks.append(v1.StreamSamplesResponse(samples=chunk))
+        self.chunks.append(v1.StreamSamplesResponse(end=v1.SampleEnd(next_sequence=total, acquisition_ended=True)))
+
+    def StreamSamples(self, request, context):
+        yield from self.chunks
+
+    def Steer(self, requests, context):
+        for _ in requests:
+            yield v1.SteerResponse(offer=v1.SteerOffer(batch_id=1, max_positions=256))
+
+
+def serve(n, total, told):
+    server = grpc.server(futures.ThreadPoolExecutor(4))
+    plain = Plain(n, total)
+    v1.add_SampleServiceServicer_to_server(plain, server)
+    v1.add_SteeringServiceServicer_to_server(plain, server)
+    told.put(server.add_insecure_port("127.0.0.1:0"))
+    server.start()
+    server.wait_for_termination()
+
+
+@contextlib.contextmanager
+def plain_server(n=4096, total=1):
+    """A plain grpcio server in a process of its own."""
+    context = multiprocessing.get_context("spawn")
+    told = context.Queue()
+    process = context.Process(target=serve, args=(n, total, told), daemon=True)
+    process.start()
+    channel = grpc.insecure_channel(f"127.0.0.1:{told.get()}", [("grpc.max_receive_message_length", 64 << 20)])
+    grpc.channel_ready_future(channel).result(30)
+    yield channel
+    channel.close()
+    process.terminate()
+    process.join()
+
+
+def received(events):
+    """Positions per second; every array is laid over its bytes and its last value read."""
+    began, n = time.perf_counter(), 0
+    for event in events:
+        n += len(event)
+        event.row[-1], event.col[-1], event.signal()[-1]
+    return n / (time.perf_counter() - began)
+
+
+def samples(control):
+    total = SIDE * SIDE
+    plan = bw.Plan(pattern=bw.Pattern.RASTER, fraction=1.0, dwell=100 * bw.ns, pixels=SIDE, field_of_view=20 * bw.nm, estimator=bw.Estimator.NEAREST, refinement=0 * bw.ms)
+    acquisition = control.acquire(plan)
+    acquisition.wait()
+    chunk = next(acquisition.events(paths=False, stored_only=True))
+    rate = best(lambda: received(acquisition.events(paths=False, stored_only=True)))
+    print(f"samples received: {rate * 1e-6:.1f} million/s in messages of {len(chunk)} positions, {total} in all")
+    for n in (4096, 32768):
+        with plain_server(n, total) as channel:
+            stub = v1.SampleServiceStub(channel)
+
+            def plain():
+                for answer in stub.StreamSamples(v1.StreamSamplesRequest()):
+                    if answer.WhichOneof("event") == "samples":
+                        yield bw.Chunk(answer.samples)
+
+            print(f"    a plain grpcio server, in messages of {n}: {best(lambda: received(plain())) * 1e-6:.1f} million/s")
+
+
+def decisions(control):
+    @bw.policy(planes=[])
+    def anywhere(offer):
+        return offer.random()
+
+    report = anywhere.run(control, bw.Plan(fraction=0.25, dwell=5 * bw.us, batch=256, wait_when_late=True, estimator=bw.Estimator.NEAREST, refinement=0 * bw.ms))
+    print(f"round trip of a decision: {percentiles(report.round_trip_us)}, {report.offers} offers")
+    with plain_server() as channel:
+        times, positions = [], bw.Positions(np.zeros(256), np.zeros(256)).message()
+
+        def pings():
+            for _ in range(2000):
+                times.append(time.perf_counter())
+                yield v1.SteerRequest(decision=v1.SteerDecision(batch_id=1, positions=positions))
+                answered.acquire()
+
+        answered = threading.Semaphore(0)
+        trips = []
+        for _ in v1.SteeringServiceStub(channel).Steer(pings()):
+            trips.append((time.perf_counter() - times[-1]) * 1e6)
+            answered.release()
+        print(f"    plain ping-pong: {percentiles(trips)}")
+
+
+def cpu_s(pid):
+    fields = pathlib.Path(f"/proc/{pid}/stat").read_text().rsplit(")", 1)[1].split()
+    return (int(fields[11]) + int(fields[12])) / os.sysconf("SC_CLK_TCK")
+
+
+def previews(control, pid, seconds=8.0):
+    plan = bw.Plan(fraction=1.0, dwell=1 * bw.ms, pixels=512, estimator=bw.Estimator.NEAREST)
+    acquisition = control.acquire(plan)
+    next(acquisition.frames())
+
+    def share(until):
+        before, began = cpu_s(pid), time.perf_counter()
+        n, size = until(began + seconds)
+        elapsed = time.perf_counter() - began
+        return (cpu_s(pid) - before) / elapsed, n / elapsed, size / elapsed
+
+    def watch(end):
+        n = size = 0
+        for frame in acquisition.frames(rate=60):
+            n, size = n + 1, size + frame.estimate.nbytes
+            if time.perf_counter() > end:
+                return n, size
+
+    def rest(end):
+        time.sleep(end - time.perf_counter())
+        return 0, 0
+
+    alone, _, _ = share(rest)
+    watched, rate, bandwidth = share(watch)
+    told = acquisition.told()
+    if told.state != bw.State.RUNNING:
+        raise SystemExit(f"previews: the scan was {bw.State(told.state).name.lower()} meanwhile, so they tell nothing: {told.trip.text}")
+    acquisition.abort()
+    print(f"previews of 512²: {rate:.1f}/s, {bandwidth * 1e-6:.0f} MB/s; the service takes {watched:.0%} of a core while it scans, {alone:.0%} when nobody looks")
+
+
+if __name__ == "__main__":
+    with tempfile.TemporaryDirectory() as folder, Daemon(pathlib.Path(folder)) as daemon, bw.control(daemon.address) as control:
+        print(f"load {os.getloadavg()[0]:.1f} on {os.cpu_count()} cores")
+        samples(control)
+        decisions(control)
+        previews(control, daemon.process.pid)
