@@ -418,6 +418,15 @@ fn bad_input_to_a_service_is_refused_by_name_before_the_beam_moves() {
             &["pixels", "70000", "1 to 65536"],
         ),
         (
+            &["acquire", "--pixels", "20000"],
+            2,
+            &[
+                "plan.field",
+                "20000 × 20000 pixels",
+                "at most 16384 × 16384",
+            ],
+        ),
+        (
             &[
                 "acquire",
                 "--pixels",

@@ -8,11 +8,13 @@ use std::time::Duration;
 use crate::failure::Failure;
 
 /// Removes the file when dropped.
-pub(crate) struct LeaseFile(Option<PathBuf>);
+pub(crate) struct LeaseFile(Option<(PathBuf, String)>);
 
 impl Drop for LeaseFile {
     fn drop(&mut self) {
-        if let Some(path) = self.0.take() {
+        if let Some((path, text)) = self.0.take()
+            && std::fs::read_to_string(&path).is_ok_and(|there| there == text)
+        {
             let _ = std::fs::remove_file(path);
         }
     }
@@ -58,7 +60,7 @@ pub(crate) async fn take(client: &Client) -> Result<(Lease, LeaseFile), Failure>
     let path = path(client.server());
     let text = format!("{} {}", lease.id(), lease.epoch());
     let written = write_private(&path, &text).is_ok();
-    Ok((lease, LeaseFile(written.then_some(path))))
+    Ok((lease, LeaseFile(written.then_some((path, text)))))
 }
 
 /// The lease that another terminal of this user keeps alive.
@@ -117,9 +119,12 @@ fn path(server: &str) -> PathBuf {
     ))
 }
 
+/// A new file that only this user reads, in place of one of its own; never into a file or link that somebody else laid there.
 fn write_private(path: &std::path::Path, text: &str) -> std::io::Result<()> {
+    // None there, or not ours to remove: the latter is refused below.
+    let _ = std::fs::remove_file(path);
     let mut options = std::fs::OpenOptions::new();
-    options.write(true).create(true).truncate(true);
+    options.write(true).create_new(true);
     #[cfg(unix)]
     {
         use std::os::unix::fs::OpenOptionsExt;

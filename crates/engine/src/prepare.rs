@@ -526,6 +526,14 @@ fn check_room(
     recorded: Option<u64>,
     memory_bytes: u64,
 ) -> Result<(), Invalid> {
+    let (grid, most) = (plan.field.grid, recon::Setup::MAX_SIDE);
+    if config.estimate && grid.n_rows().max(grid.n_cols()) > most {
+        return Err(Invalid::new(
+            "field.grid",
+            format!("{} × {} pixels", grid.n_rows(), grid.n_cols()),
+            format!("at most {most} × {most} pixels"),
+        ));
+    }
     if let Some(storage_bytes) = recorded
         && config.directory.is_some()
         && storage_bytes > config.storage_limit_bytes

@@ -400,6 +400,8 @@ impl Core {
             State::Armed
         };
         active.owed_since = None;
+        // Before an arming the probe was parked.
+        active.pipeline.last_sent = None;
         if active.run && active.started_at.is_none() {
             active.started_at = Some(now);
         }

@@ -116,6 +116,8 @@ impl Edges {
 pub(crate) struct Ledger {
     /// Expected incident electrons per ns of beam; 0 where the current is unknown.
     rate: f64,
+    /// The lowest since the start, by which places were charged at least.
+    lowest_rate: f64,
     edges: Edges,
     committed_ns: u64,
     dwell: f64,
@@ -138,6 +140,7 @@ impl Ledger {
         }
         Self {
             rate: prepared.electrons_per_ns.unwrap_or(0.0),
+            lowest_rate: prepared.electrons_per_ns.unwrap_or(0.0),
             edges,
             committed_ns: 0,
             dwell: 0.0,
@@ -160,6 +163,7 @@ impl Ledger {
     /// The current changed: what is exposed from now on costs so much.
     pub(crate) const fn set_rate(&mut self, rate: f64) {
         self.rate = rate;
+        self.lowest_rate = self.lowest_rate.min(rate);
     }
 
     pub(crate) fn totals(&self) -> DoseTotals {
@@ -207,10 +211,20 @@ impl Ledger {
     }
 
     /// Takes out of `batch` every position that would pass a limit of area or position; charges the others.
-    /// Returns how many were taken out.
-    pub(crate) fn filter(&mut self, batch: &mut PositionBatch) -> u64 {
-        let mut kept = 0;
+    /// Returns how many were taken out. Whoever is reached from another place than was planned, the first from `from`, settles at
+    /// least for what `settle` says of that jump.
+    pub(crate) fn filter(
+        &mut self,
+        batch: &mut PositionBatch,
+        mut from: Option<(f32, f32)>,
+        settle: impl Fn(Option<(f32, f32)>, (f32, f32)) -> u32,
+    ) -> u64 {
+        let (mut kept, mut is_reached_anew) = (0, true);
         for i in 0..batch.len() {
+            if is_reached_anew {
+                let least = settle(from, (batch.row[i], batch.col[i]));
+                batch.settle_ns[i] = batch.settle_ns[i].max(least);
+            }
             let electrons = self.edges.one(batch, i).total() as f64 * self.rate;
             let (row, col) = (batch.row[i], batch.col[i]);
             let admitted = self
@@ -228,7 +242,9 @@ impl Ledger {
                 batch.dwell_ns[kept] = batch.dwell_ns[i];
                 batch.settle_ns[kept] = batch.settle_ns[i];
                 kept += 1;
+                from = Some((row, col));
             }
+            is_reached_anew = !admitted;
         }
         let n_out = batch.len() - kept;
         batch.row.truncate(kept);
@@ -295,7 +311,8 @@ impl Ledger {
             let charged = self.edges.one(batch, i).total();
             let spent = charged.min(left);
             left -= spent;
-            let back = (charged - spent) as f64 * self.rate;
+            // Places may have been charged at a lower rate: never more comes back than went in.
+            let back = (charged - spent) as f64 * self.lowest_rate;
             self.charge(batch.row[i], batch.col[i], -back);
         }
     }

@@ -127,7 +127,7 @@ pub(super) struct Pipeline {
     /// Last place of the last decided batch, for the length of the next jump.
     last_place: Option<(f32, f32)>,
     /// Last place that was submitted.
-    last_sent: Option<(f32, f32)>,
+    pub(super) last_sent: Option<(f32, f32)>,
     /// Decisions of a policy or a client that were taken.
     pub(super) n_decisions: u64,
     /// Positions that the fallback filled in.
@@ -324,6 +324,14 @@ impl Pipeline {
         }
         vec![Planned::new(positions, id, by)]
     }
+}
+
+/// What the law asks for between two places; from the park position (`None`) as across the field.
+fn least_settle_ns(plan: &Plan, from: Option<(f32, f32)>, (row, col): (f32, f32)) -> u32 {
+    let grid = plan.field.grid;
+    let across = || (grid.n_rows() as f32).hypot(grid.n_cols() as f32);
+    let length = from.map_or_else(across, |(r, c)| (row - r).hypot(col - c));
+    plan.settle.settle_ns(length)
 }
 
 /// Runs of positions reached by jumps beyond `px` (blanked) and within it (not).
@@ -736,8 +744,13 @@ impl super::active::Active {
         };
         let (batch, decided_by) = (front.id, front.decided_by);
         let mut positions = front.take(n);
+        let from = self.pipeline.last_sent;
+        let settle = |from, to| least_settle_ns(&self.prepared.plan, from, to);
         if self.ledger.needs_places() {
-            self.n_skipped += self.ledger.filter(&mut positions);
+            self.n_skipped += self.ledger.filter(&mut positions, from, settle);
+        } else if let (None, Some(first)) = (from, positions.settle_ns.first_mut()) {
+            // It was planned as a step from its neighbour, and the probe comes from where it was parked.
+            *first = settle(None, (positions.row[0], positions.col[0])).max(*first);
         }
         if positions.is_empty() {
             return;

@@ -44,6 +44,8 @@ struct Work {
     cost: Duration,
     /// Whether the scratch file of a large frame has failed.
     failed: bool,
+    /// Why a frame of a series has no maps: the first that has none.
+    unmapped: Option<String>,
 }
 
 pub(super) fn run(
@@ -125,6 +127,7 @@ impl Work {
             published: wires.shared.clock.now(),
             cost: Duration::ZERO,
             failed: false,
+            unmapped: None,
         })
     }
 
@@ -143,11 +146,19 @@ impl Work {
                 PlanKind::View => Duration::ZERO,
                 PlanKind::Acquire | PlanKind::Spot => self.prepared.plan.final_refinement,
             };
-            let _ = self.end_frame(records, wires, span);
+            let mapped = self.end_frame(records, wires, span);
             let Some(estimator) = &mut self.estimator else {
                 return;
             };
-            if estimator.next_frame(block.frame).is_err() {
+            let begun = estimator.next_frame(block.frame);
+            if let Some(why) = mapped
+                .err()
+                .or(begun.as_ref().err().map(ToString::to_string))
+            {
+                let why = format!("no maps of frame {} or later: {why}", block.frame - 1);
+                self.unmapped.get_or_insert(why);
+            }
+            if begun.is_err() {
                 self.estimator = None;
                 return;
             }
@@ -281,6 +292,9 @@ impl Work {
             .unwrap_or_else(|_| Err("the recorder is gone".into()));
         finished?;
         maps?;
+        if let Some(why) = self.unmapped.take() {
+            return Err(why);
+        }
         // Its memory is not needed for what follows.
         self.estimator = None;
         finishing.complete()

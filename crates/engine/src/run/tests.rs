@@ -271,6 +271,11 @@ fn bad_plans_are_refused_by_name_before_anything_happens() {
         p.n_frames = 1000;
     };
     assert_eq!(refused(huge), "fraction");
+    let larger = |p: &mut Plan| {
+        p.field.grid = domain::Grid::new(16_385, 9000).unwrap();
+        p.field.pitch = domain::Pitch::Nanometres(domain::Nanometres::new(0.01).unwrap());
+    };
+    assert_eq!(refused(larger), "field.grid");
     let entries: Vec<_> = std::fs::read_dir(directory.path())
         .unwrap()
         .flatten()

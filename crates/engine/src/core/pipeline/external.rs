@@ -1,9 +1,9 @@
 //! What a client decides: checked whole, waited for by the plan's settle law.
 
-use super::{Pipeline, check_positions};
+use super::{Pipeline, check_positions, least_settle_ns};
 use crate::core::{Core, Decider};
 use crate::{Decision, Refusal};
-use domain::{Grid, PositionBatch, SettleLaw};
+use domain::{Plan, PositionBatch};
 use std::time::Duration;
 
 impl Core {
@@ -36,7 +36,7 @@ impl Core {
         let plan = &active.prepared.plan;
         check_positions(&positions, n_wanted, plan.field.grid, &self.settings)?;
         let from = pipeline.planned_end().or(pipeline.last_sent);
-        settle(&mut positions, &plan.settle, plan.field.grid, from);
+        settle(&mut positions, plan, from);
         pipeline.asked.remove(at);
         let unused = n_wanted - positions.len();
         let blanking = active.prepared.prediction.blank_travel;
@@ -59,21 +59,11 @@ impl Pipeline {
     }
 }
 
-/// Every jump waits at least as long as the law says; the first comes from the park position, across the field.
-fn settle(
-    positions: &mut PositionBatch,
-    law: &SettleLaw,
-    grid: Grid,
-    mut from: Option<(f32, f32)>,
-) {
-    if law.table.is_empty() {
-        return;
-    }
-    let across = (grid.n_rows() as f32).hypot(grid.n_cols() as f32);
+/// Every jump waits at least as long as the law says.
+fn settle(positions: &mut PositionBatch, plan: &Plan, mut from: Option<(f32, f32)>) {
     let places = positions.row.iter().zip(&positions.col);
     for (settle_ns, (&row, &col)) in positions.settle_ns.iter_mut().zip(places) {
-        let length = from.map_or(across, |(r, c)| (row - r).hypot(col - c));
-        *settle_ns = law.settle_ns(length).max(*settle_ns);
+        *settle_ns = least_settle_ns(plan, from, (row, col)).max(*settle_ns);
         from = Some((row, col));
     }
 }

@@ -4,8 +4,8 @@ use super::rig::{MS, Rig, plan, prepare};
 use crate::core::{Decider, Event};
 use crate::{Command, Config, Decision, EndReason, Error, Prepared, Refusal, State};
 use domain::{
-    AreaLimit, BatchId, Dose, Electrons, Fraction, Grid, Nanometres, Pattern, Pitch, PositionBatch,
-    StopRule, WhenLate,
+    AreaLimit, BatchId, Dose, Electrons, Fraction, Grid, ListedPosition, Nanometres, Pattern,
+    Pitch, PositionBatch, SettleLaw, StopRule, WhenLate,
 };
 use std::time::Duration;
 
@@ -147,6 +147,36 @@ fn a_position_that_would_pass_its_own_limit_is_left_out() {
     rig.finish();
     let done = rig.snapshot();
     assert_eq!((done.n_sampled, done.n_skipped), (2 * 4096, 4096));
+    rig.check_ends();
+}
+
+/// One pixel is visited from far away, and left out the second time: the next one is as far from the last that was exposed.
+#[test]
+fn who_is_reached_over_a_position_left_out_settles_for_the_longer_jump() {
+    let mut plan = plan();
+    let at = |row: f32, col: f32| ListedPosition {
+        row,
+        col,
+        dwell: None,
+    };
+    let list = [
+        at(0.0, 0.0),
+        at(0.0, 1.0),
+        at(0.0, 30.0),
+        at(0.0, 1.0),
+        at(0.0, 2.0),
+    ];
+    plan.pattern = Pattern::List(list.into());
+    plan.limits.position = Some(Electrons::new(1.5 * 624.2).unwrap());
+    plan.settle = SettleLaw {
+        table: vec![(1.0, 1000), (100.0, 100_000)],
+    };
+    let mut rig = Rig::running(&plan);
+    rig.finish();
+    assert_eq!((rig.snapshot().n_sampled, rig.snapshot().n_skipped), (4, 1));
+    let settles = rig.submitted.iter().flat_map(|b| &b.settle_ns);
+    let settles: Vec<u32> = settles.copied().collect();
+    assert_eq!(settles[1..], [1000, 29_000, 28_000]);
     rig.check_ends();
 }
 
