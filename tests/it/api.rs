@@ -109,6 +109,24 @@ async fn a_request_that_comes_again_after_a_restart_makes_and_starts_nothing() {
 }
 
 #[tokio::test(flavor = "multi_thread")]
+async fn a_request_that_comes_many_times_at_once_makes_one_acquisition() {
+    let directory = tempfile::tempdir().unwrap();
+    let server = Server::start(directory.path()).await;
+    let client = &server.client;
+    let lease = client.acquire_lease("test", TTL).await.unwrap();
+    let request = server.plan(64).await;
+    let ask = async || client.create(&lease, &request, "mine").await.unwrap().id;
+    let made = tokio::join!(ask(), ask(), ask(), ask());
+    assert_eq!(client.list(10).await.unwrap().len(), 1, "{made:?}");
+    assert!(
+        [&made.1, &made.2, &made.3].iter().all(|id| **id == made.0),
+        "{made:?}"
+    );
+    release(lease).await;
+    assert!(server.stop().await);
+}
+
+#[tokio::test(flavor = "multi_thread")]
 async fn one_holder_at_a_time_and_a_takeover_fences_the_old_one() {
     let directory = tempfile::tempdir().unwrap();
     let server = Server::start(directory.path()).await;

@@ -340,6 +340,7 @@ fn share(
         ),
         uploads: Mutex::new(Uploads::default()),
         requests: Mutex::new(Requests::on_record(&archive)),
+        creating: Arc::default(),
         archive,
         origins: Mutex::default(),
         default_field: opened.default_field,

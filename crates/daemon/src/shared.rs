@@ -32,6 +32,8 @@ pub(crate) struct Shared {
     pub(crate) archive: Archive,
     pub(crate) uploads: Mutex<Uploads>,
     pub(crate) requests: Mutex<Requests>,
+    /// Held while an acquisition is created, so that no request makes two.
+    pub(crate) creating: Arc<tokio::sync::Mutex<()>>,
     /// Who created which acquisition of this session, and when (since 1970). At most as many as the engine remembers.
     pub(crate) origins: Mutex<HashMap<String, Origin>>,
     pub(crate) default_field: ScanField,

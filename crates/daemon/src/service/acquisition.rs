@@ -113,6 +113,8 @@ impl Acquisitions {
             .map(v1::Plan::encode_to_vec)
             .unwrap_or_default();
         let digest = digest_of(&content);
+        // Whoever asks again before the first is answered waits for its answer.
+        let alone = shared.creating.clone().lock_owned().await;
         if !request.request_id.is_empty() {
             let known = lock(&shared.requests).find(&request.request_id, &digest)?;
             if let Some(id) = known {
@@ -128,14 +130,20 @@ impl Acquisitions {
             request: (!request.request_id.is_empty())
                 .then(|| (request.request_id.clone(), digest.clone())),
         };
-        let created = tokio::task::spawn_blocking(move || engine.create_by(&plan, origin)).await;
-        let created = created.unwrap_or(Err(engine::Error::Ended));
+        let (made_by, made) = (request.request_id.clone(), shared.clone());
+        let created = tokio::task::spawn_blocking(move || {
+            let created = engine.create_by(&plan, origin)?;
+            // Here, so that it is remembered though the caller may have gone.
+            if !made_by.is_empty() {
+                lock(&made.requests).put(&made_by, &digest, created.0.as_str());
+            }
+            drop(alone);
+            Ok(created)
+        });
+        let created = created.await.unwrap_or(Err(engine::Error::Ended));
         let (id, _) = created.map_err(|e| of_engine(e, "plan"))?;
         let created = shared.clock.wall();
         shared.remember(id.as_str(), Origin { principal, created });
-        if !request.request_id.is_empty() {
-            lock(&shared.requests).put(&request.request_id, &digest, id.as_str());
-        }
         self.shown(&id)
     }
 
