@@ -211,26 +211,30 @@ impl Ledger {
     }
 
     /// Takes out of `batch` every position that would pass a limit of area or position; charges the others.
-    /// Returns how many were taken out. Whoever is reached from another place than was planned, the first from `from`, settles at
-    /// least for what `settle` says of that jump.
+    /// Returns how many were taken out. Whoever is reached over one that was, the first from `from`, settles at least for
+    /// what `settle` says of that jump; where that costs more than those taken out have left, it is taken out, too, so that
+    /// the batch never costs more than before.
     pub(crate) fn filter(
         &mut self,
         batch: &mut PositionBatch,
         mut from: Option<(f32, f32)>,
         settle: impl Fn(Option<(f32, f32)>, (f32, f32)) -> u32,
     ) -> u64 {
-        let (mut kept, mut is_reached_anew) = (0, true);
+        let (mut kept, mut is_reached_anew, mut spare_ns) = (0, false, 0);
         for i in 0..batch.len() {
+            let planned_ns = self.edges.one(batch, i).total();
             if is_reached_anew {
                 let least = settle(from, (batch.row[i], batch.col[i]));
                 batch.settle_ns[i] = batch.settle_ns[i].max(least);
             }
-            let electrons = self.edges.one(batch, i).total() as f64 * self.rate;
+            let beam_ns = self.edges.one(batch, i).total();
+            let electrons = beam_ns as f64 * self.rate;
             let (row, col) = (batch.row[i], batch.col[i]);
-            let admitted = self
-                .area
-                .as_ref()
-                .is_none_or(|m| m.admits(row, col, electrons))
+            let admitted = beam_ns <= planned_ns + spare_ns
+                && self
+                    .area
+                    .as_ref()
+                    .is_none_or(|m| m.admits(row, col, electrons))
                 && self
                     .position
                     .as_ref()
@@ -243,6 +247,9 @@ impl Ledger {
                 batch.settle_ns[kept] = batch.settle_ns[i];
                 kept += 1;
                 from = Some((row, col));
+                spare_ns -= beam_ns - planned_ns;
+            } else {
+                spare_ns += planned_ns;
             }
             is_reached_anew = !admitted;
         }

@@ -59,6 +59,16 @@ impl Planned {
         self.positions.len() - self.done
     }
 
+    /// The next position is reached from `from`: it settles at least for that jump.
+    fn reach_from(&mut self, from: Option<(f32, f32)>, plan: &Plan) {
+        let i = self.done;
+        let least = least_settle_ns(plan, from, (self.positions.row[i], self.positions.col[i]));
+        if self.positions.settle_ns[i] < least {
+            self.positions.settle_ns[i] = least;
+            self.settle = uniform(&self.positions.settle_ns);
+        }
+    }
+
     /// How many of the next positions cost at most `budget`, each costing `cost(dwell, settle)`.
     fn fitting(&self, budget: u64, cost: impl Fn(u32, u32) -> u64) -> usize {
         if let (Some(dwell), Some(settle)) = (self.dwell, self.settle) {
@@ -591,6 +601,11 @@ impl Core {
                 queue.pop_front();
                 continue;
             }
+            // Before the limits are asked, as waiting may cost dose: after an arming the probe comes from where it was parked, and
+            // the position before may have been left out.
+            if active.ledger.needs_places() || pipeline.last_sent.is_none() {
+                front.reach_from(pipeline.last_sent, &active.prepared.plan);
+            }
             let fits = front.fitting(lead_ns - held, |d, s| u64::from(d) + u64::from(s));
             let n = fits
                 .max(usize::from(in_flight == 0))
@@ -744,13 +759,10 @@ impl super::active::Active {
         };
         let (batch, decided_by) = (front.id, front.decided_by);
         let mut positions = front.take(n);
-        let from = self.pipeline.last_sent;
-        let settle = |from, to| least_settle_ns(&self.prepared.plan, from, to);
         if self.ledger.needs_places() {
+            let from = self.pipeline.last_sent;
+            let settle = |from, to| least_settle_ns(&self.prepared.plan, from, to);
             self.n_skipped += self.ledger.filter(&mut positions, from, settle);
-        } else if let (None, Some(first)) = (from, positions.settle_ns.first_mut()) {
-            // It was planned as a step from its neighbour, and the probe comes from where it was parked.
-            *first = settle(None, (positions.row[0], positions.col[0])).max(*first);
         }
         if positions.is_empty() {
             return;

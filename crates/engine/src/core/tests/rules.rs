@@ -4,8 +4,8 @@ use super::rig::{MS, Rig, plan, prepare};
 use crate::core::{Decider, Event};
 use crate::{Command, Config, Decision, EndReason, Error, Prepared, Refusal, State};
 use domain::{
-    AreaLimit, BatchId, Dose, Electrons, Fraction, Grid, ListedPosition, Nanometres, Pattern,
-    Pitch, PositionBatch, SettleLaw, StopRule, WhenLate,
+    AreaLimit, BatchId, BlankTravel, Dose, Electrons, Fraction, Grid, ListedPosition, Nanometres,
+    Pattern, Pitch, PositionBatch, SettleLaw, StopRule, WhenLate,
 };
 use std::time::Duration;
 
@@ -178,6 +178,33 @@ fn who_is_reached_over_a_position_left_out_settles_for_the_longer_jump() {
     let settles: Vec<u32> = settles.copied().collect();
     assert_eq!(settles[1..], [1000, 29_000, 28_000]);
     rig.check_ends();
+}
+
+/// The longer jump may cost more beam than the limits were asked for: then it is left out, too.
+#[test]
+fn a_longer_jump_never_costs_more_than_was_allowed() {
+    let skipped = |far_ns: u32| {
+        let mut plan = plan();
+        let at = |col: f32| ListedPosition {
+            row: 0.0,
+            col,
+            dwell: None,
+        };
+        // The third visit at 15 is one too many; from 0 to 30 is farther than over 15.
+        let cols = [15.0, 0.0, 15.0, 0.0, 15.0, 30.0];
+        plan.pattern = Pattern::List(cols.map(at).into());
+        plan.limits.position = Some(Electrons::new(3.5 * 624.2).unwrap());
+        plan.blank_travel = BlankTravel::Never;
+        plan.settle = SettleLaw {
+            table: vec![(15.0, 100), (30.0, far_ns)],
+        };
+        let mut rig = Rig::running(&plan);
+        rig.finish();
+        rig.check_ends();
+        rig.snapshot().n_skipped
+    };
+    // What is left out gives 10 µs of dwell back.
+    assert_eq!((skipped(9_000), skipped(13_000)), (1, 2));
 }
 
 #[test]
