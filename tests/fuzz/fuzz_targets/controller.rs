@@ -1,5 +1,6 @@
-#![no_main]
 //! Any commands, well framed, at any times, to a controller.
+
+#![no_main]
 
 use controller::{Arrays, Controller, Hardware, Outbox};
 use libfuzzer_sys::fuzz_target;

@@ -1,5 +1,6 @@
-#![no_main]
 //! Any payload of any type to the reader of commands.
+
+#![no_main]
 
 use libfuzzer_sys::fuzz_target;
 use wire::{Command, Header, MAX_PAYLOAD, Packet};

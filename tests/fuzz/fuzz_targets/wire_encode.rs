@@ -1,5 +1,6 @@
-#![no_main]
 //! Any payload to the encoder.
+
+#![no_main]
 
 use libfuzzer_sys::fuzz_target;
 use wire::{Decoder, Header, MAX_PACKET, MAX_PAYLOAD, Packet, encode, packet_len_max};

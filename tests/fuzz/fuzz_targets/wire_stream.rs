@@ -1,5 +1,6 @@
-#![no_main]
 //! Any bytes, in pieces, to the packet decoder.
+
+#![no_main]
 
 use libfuzzer_sys::fuzz_target;
 use wire::{Command, Decoder, Header, MAX_PACKET, Report, encode, packet_len_max};
