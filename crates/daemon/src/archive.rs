@@ -297,8 +297,8 @@ fn result_of(finish: &Finish, path: &Path) -> v1::Result {
     use v1::EndReason as R;
     let (reason, text) = match &finish.reason {
         FinishReason::Completed => (R::Complete, "every planned position was exposed".to_owned()),
-        FinishReason::Stopped(rule) => (R::StopRule, format!("{rule} was reached")),
-        FinishReason::Aborted(why) => (R::Aborted, format!("aborted: {why}")),
+        FinishReason::Stopped(why) => (R::StopRule, why.clone()),
+        FinishReason::Aborted(why) => (R::Aborted, why.clone()),
         FinishReason::Tripped(cause) => (R::Hazard, format!("the controller tripped: {cause}")),
         FinishReason::Failed(cause) => (R::Internal, cause.clone()),
     };

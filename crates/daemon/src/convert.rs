@@ -115,33 +115,21 @@ fn beam_state(shared: &Shared, status: &Status) -> v1::BeamState {
 
 /// A latched trip.
 pub(crate) fn trip(id: u64, cause: TripCause, wall: Duration) -> v1::Trip {
-    let (kind, what) = match cause {
-        TripCause::Watchdog => (
-            v1::TripCause::Watchdog,
-            "the host fell silent for longer than the watchdog",
-        ),
-        TripCause::Dose => (
-            v1::TripCause::Dose,
-            "the dose limit of the arming was reached",
-        ),
-        TripCause::UnblankedStretch => (
-            v1::TripCause::MaxUnblanked,
-            "the beam was on without a break for longer than allowed",
-        ),
-        TripCause::Abort => (v1::TripCause::Abort, "the acquisition was aborted"),
-        TripCause::Blank => (v1::TripCause::BlankRequest, "a blank was requested"),
-        TripCause::SessionEnded => (v1::TripCause::LinkLost, "the session of the arming ended"),
-        TripCause::Reset => (v1::TripCause::Reset, "the controller was reset"),
-        TripCause::Fault => (
-            v1::TripCause::Fault,
-            "the controller or an interlock reports a fault",
-        ),
+    let kind = match cause {
+        TripCause::Watchdog => v1::TripCause::Watchdog,
+        TripCause::Dose => v1::TripCause::Dose,
+        TripCause::UnblankedStretch => v1::TripCause::MaxUnblanked,
+        TripCause::Abort => v1::TripCause::Abort,
+        TripCause::Blank => v1::TripCause::BlankRequest,
+        TripCause::SessionEnded => v1::TripCause::LinkLost,
+        TripCause::Reset => v1::TripCause::Reset,
+        TripCause::Fault => v1::TripCause::Fault,
     };
     v1::Trip {
         cause_id: id,
         cause: kind as i32,
         controller_tick: 0,
-        text: format!("{what}; clear trip {id}, then resume or abort"),
+        text: format!("{cause}; clear trip {id}, then resume or abort"),
         time: Some(timestamp(wall)),
     }
 }
@@ -179,10 +167,17 @@ fn warnings(shared: &Shared) -> Vec<v1::Warning> {
         warn(v1::WarningKind::Calibration, text);
     }
     if let Some(latest) = shared.engine.status() {
+        let link = &latest.value.link;
         match &latest.value.recorder {
             RecorderState::Failed { cause } => {
                 let text = format!("recording failed: {cause}; new acquisitions are refused");
                 warn(v1::WarningKind::StorageLow, text);
+            }
+            RecorderState::Stalled if matches!(link, LinkState::Down { .. }) => {
+                warn(
+                    v1::WarningKind::StorageLow,
+                    "the recorder has stalled".into(),
+                );
             }
             RecorderState::Stalled => {
                 let text = "the recorder has stalled: the beam waits, blanked";
@@ -190,8 +185,10 @@ fn warnings(shared: &Shared) -> Vec<v1::Warning> {
             }
             RecorderState::Off | RecorderState::Alive => {}
         }
-        if let LinkState::Down { reason } = &latest.value.link {
-            let text = format!("the link to the controller is down: {reason}");
+        if let LinkState::Down { reason } = link {
+            let text = format!(
+                "the link to the controller is down, so only its own watchdog blanks: {reason}"
+            );
             warn(v1::WarningKind::Unspecified, text);
         }
     }
@@ -369,38 +366,19 @@ fn full_raster_ns(p: &Prediction, plan: &domain::Plan) -> u64 {
 
 fn result(a: &Acquisition, end: &EndReason) -> v1::Result {
     use v1::EndReason as R;
-    let (reason, text) = match end {
-        EndReason::Complete => (R::Complete, "every planned position was exposed".to_owned()),
-        EndReason::Stopped { rule, achieved } => (
-            R::StopRule,
-            format!("stop rule {rule} was reached at {achieved}"),
-        ),
-        EndReason::DoseLimit { limit } => (
-            R::DoseLimit,
-            format!("the {limit} dose limit forbade the next position"),
-        ),
-        EndReason::DetachedTime => (
-            R::DetachedBound,
-            "the detached acquisition reached its duration".to_owned(),
-        ),
-        EndReason::Requested => (R::Aborted, "aborted by request".to_owned()),
-        EndReason::Trip { cause } => (R::Hazard, format!("the controller tripped: {cause:?}")),
-        EndReason::SessionLost => (
-            R::Hazard,
-            "the link broke or the controller restarted".to_owned(),
-        ),
-        EndReason::Slip { expected, got } => (
-            R::Hazard,
-            format!("samples did not fit positions: expected {expected}, got {got}"),
-        ),
-        EndReason::Refused { command, reason } => (
-            R::Hazard,
-            format!("the controller refused {command}: {reason}"),
-        ),
-        EndReason::Decision { refusal } => (R::Internal, format!("a policy failed: {refusal}")),
-        EndReason::Late => (R::Hazard, "too many late decisions in a row".to_owned()),
-        EndReason::Recording { cause } => (R::Storage, format!("recording failed: {cause}")),
-        EndReason::Panic { part } => (R::Internal, format!("the {part} failed")),
+    let reason = match end {
+        EndReason::Complete => R::Complete,
+        EndReason::Stopped { .. } => R::StopRule,
+        EndReason::DoseLimit { .. } => R::DoseLimit,
+        EndReason::DetachedTime => R::DetachedBound,
+        EndReason::Requested => R::Aborted,
+        EndReason::Trip { .. }
+        | EndReason::SessionLost
+        | EndReason::Slip { .. }
+        | EndReason::Refused { .. }
+        | EndReason::Late => R::Hazard,
+        EndReason::Recording { .. } => R::Storage,
+        EndReason::Decision { .. } | EndReason::Panic { .. } => R::Internal,
     };
     let stop_rule = match end {
         EndReason::Stopped { rule, .. } => index_of_rule(&a.plan.stop, rule),
@@ -409,7 +387,7 @@ fn result(a: &Acquisition, end: &EndReason) -> v1::Result {
     let path = a.path.as_deref();
     v1::Result {
         reason: reason as i32,
-        text,
+        text: end.to_string(),
         stop_rule,
         dataset_path: path.map_or_else(String::new, |p| p.display().to_string()),
         dataset_bytes: path.map_or(0, crate::archive::size_of),

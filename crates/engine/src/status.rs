@@ -182,6 +182,35 @@ pub enum EndReason {
     },
 }
 
+impl fmt::Display for EndReason {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match self {
+            Self::Complete => f.write_str("every planned position was exposed"),
+            Self::Stopped { rule, achieved } => {
+                write!(f, "stop rule {rule} was reached at {achieved}")
+            }
+            Self::DoseLimit { limit } => {
+                write!(f, "the {limit} dose limit forbade the next position")
+            }
+            Self::DetachedTime => f.write_str("the detached acquisition reached its duration"),
+            Self::Requested => f.write_str("aborted by request"),
+            Self::Trip { cause } => write!(f, "the controller tripped: {cause}"),
+            Self::SessionLost => f.write_str("the link broke or the controller restarted"),
+            Self::Slip { expected, got } => write!(
+                f,
+                "samples did not fit positions: expected {expected}, got {got}"
+            ),
+            Self::Refused { command, reason } => {
+                write!(f, "the controller refused {command}: {reason}")
+            }
+            Self::Decision { refusal } => write!(f, "a policy failed: {refusal}"),
+            Self::Late => f.write_str("too many late decisions in a row"),
+            Self::Recording { cause } => write!(f, "recording failed: {cause}"),
+            Self::Panic { part } => write!(f, "the {part} failed"),
+        }
+    }
+}
+
 /// One acquisition, as it is now.
 #[derive(Debug, Clone, PartialEq)]
 pub struct Acquisition {

@@ -129,6 +129,21 @@ pub enum TripCause {
     Fault,
 }
 
+impl std::fmt::Display for TripCause {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        f.write_str(match self {
+            Self::Watchdog => "the host fell silent for longer than the watchdog",
+            Self::Dose => "the dose limit of the arming was reached",
+            Self::UnblankedStretch => "the beam was on without a break for longer than allowed",
+            Self::Abort => "the acquisition was aborted",
+            Self::Blank => "a blank was requested",
+            Self::SessionEnded => "the session of the arming ended",
+            Self::Reset => "the controller was reset",
+            Self::Fault => "the controller or an interlock reports a fault",
+        })
+    }
+}
+
 /// The newest state of the device.
 #[derive(Debug, Clone, PartialEq)]
 pub struct ControllerStatus {

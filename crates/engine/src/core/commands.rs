@@ -343,8 +343,12 @@ impl Core {
         if !live {
             let epoch = active.lease_epoch;
             if active.is_granted(self.grant, now) {
-                let cause = "the recorder does not answer".into();
-                let reason = EndReason::Recording { cause };
+                let reason = match self.device.link {
+                    LinkState::Down { .. } => EndReason::SessionLost,
+                    LinkState::Up => EndReason::Recording {
+                        cause: "the recorder does not answer".into(),
+                    },
+                };
                 self.end(State::Aborted, reason, now, actions);
             } else {
                 self.withhold(Error::StaleLease { epoch }, actions);

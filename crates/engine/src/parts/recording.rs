@@ -145,11 +145,11 @@ fn settings(
 
 /// The last record of a journal.
 pub(crate) fn finish_of(totals: &Totals) -> Finish {
-    let text = || format!("{:?}", totals.reason);
+    let text = || totals.reason.to_string();
     let reason = match (totals.state, &totals.reason) {
         (State::Finished, EndReason::Complete) => FinishReason::Completed,
         (State::Finished, _) => FinishReason::Stopped(text()),
-        (_, EndReason::Trip { cause }) => FinishReason::Tripped(format!("{cause:?}")),
+        (_, EndReason::Trip { cause }) => FinishReason::Tripped(cause.to_string()),
         (State::Failed, _) => FinishReason::Failed(text()),
         _ => FinishReason::Aborted(text()),
     };

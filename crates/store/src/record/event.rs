@@ -323,9 +323,9 @@ impl From<EventMirror> for Event {
 pub enum FinishReason {
     /// Every position of the plan.
     Completed,
-    /// A stop rule or a limit, by name.
+    /// A stop rule or a limit, in a sentence.
     Stopped(String),
-    /// Abort, by whom or by what.
+    /// Abort, by whom or by what, in a sentence.
     Aborted(String),
     /// A trip that was not resumed, by cause.
     Tripped(String),
