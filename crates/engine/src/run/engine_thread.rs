@@ -167,7 +167,10 @@ impl EngineThread {
             Event::Closed(result) => {
                 self.journals = false;
                 self.turn(Event::Closed(result), now);
-                if let RecorderState::Failed { .. } = self.recorder {
+                if matches!(
+                    self.recorder,
+                    RecorderState::Failed { .. } | RecorderState::Stalled
+                ) {
                     // The next recording is opened, or refused, on its own merits.
                     self.recorder = RecorderState::Alive;
                     self.turn(Event::Recorder(RecorderState::Alive), now);
