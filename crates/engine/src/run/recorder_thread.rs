@@ -1,6 +1,9 @@
 //! The thread that writes the journal. What it has laid out it writes as soon as it has nothing more to lay out, and in any case
 //! soon: a process that is killed loses what is not written. It gives signs of life.
 
+#[cfg(test)]
+mod tests;
+
 use super::Wires;
 use crate::Prepared;
 use crate::RecorderState;
