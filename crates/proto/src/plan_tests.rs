@@ -225,7 +225,9 @@ fn any_plan() -> impl Strategy<Value = Plan> {
                 WhenLate::Fallback
             };
             (plan.limits, plan.stop) = bounds;
-            (plan.estimator, plan.detached) = (rest.0, rest.1);
+            let bounded = plan.limits.total.is_some() || plan.limits.mean.is_some();
+            plan.estimator = rest.0;
+            plan.detached = rest.1.filter(|d| d.electrons.is_some() || bounded);
             plan.steering_identity = (!rest.2.is_empty()).then(|| rest.2.clone());
             plan.parent = loops.3.then(|| "a-1".to_owned());
             plan.flyback_ns = rest.3;

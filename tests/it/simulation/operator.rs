@@ -96,7 +96,10 @@ impl Operator {
             planned: (plan.kind == PlanKind::Acquire && plan.n_frames > 0)
                 .then(|| plan.positions_per_frame() * u64::from(plan.n_frames)),
             tail_ticks: 0.5 * closing_ns / 10.0,
-            total: plan.limits.total.map(Electrons::count),
+            total: (plan.limits.total.into_iter())
+                .chain(plan.detached.and_then(|d| d.electrons))
+                .map(Electrons::count)
+                .min_by(f64::total_cmp),
             position: plan.limits.position.map(Electrons::count),
             area,
         })
@@ -165,8 +168,9 @@ fn plan(chance: &mut Chance) -> (Plan, u32) {
         plan.stop.push(StopRule::Positions(chance.pick(10..2 * n)));
     }
     if chance.once_in(5) {
+        let share = chance.pick(5..150) as f64 / 100.0;
         plan.detached = Some(Detached {
-            electrons: None,
+            electrons: Some(Electrons::new(each * n as f64 * share).unwrap()),
             duration: Duration::from_millis(chance.pick(10..400)),
         });
     }
@@ -267,6 +271,9 @@ impl World {
         let honest = plan.clone();
         if self.broken.host == Some(BrokenHost::HidesLimits) {
             plan.limits = domain::DoseLimits::default();
+            if let Some(detached) = &mut plan.detached {
+                detached.electrons = Some(Electrons::new(1e15).unwrap());
+            }
         }
         let column = column(10.0);
         let prepared = Prepared::new(

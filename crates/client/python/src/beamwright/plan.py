@@ -214,7 +214,7 @@ class Plan:
     steering_identity: str = ""
     """Who besides the holder of the lease may steer."""
     detached: Quantity | None = None
-    """Goes on without its client for at most so long."""
+    """Goes on without its client for at most so long, within `limits` that must bound the whole dose (total or mean)."""
     seed: int | None = None
     title: str = ""
     operator: str = ""

@@ -3,7 +3,7 @@
 use super::rig::{MS, Rig, plan};
 use crate::core::Event;
 use crate::{Command, EndReason, Error, Grant, LeaseEpoch, RecorderState, State};
-use domain::{ColumnState, Detached, GapCause};
+use domain::{ColumnState, Detached, Electrons, GapCause};
 use hal::{TripCause, TripId};
 use std::time::Duration;
 
@@ -310,7 +310,7 @@ fn a_lapsed_lease_blanks_and_the_next_holder_goes_on() {
 fn a_detached_acquisition_outlives_its_client_within_its_own_time() {
     let mut plan = plan();
     plan.detached = Some(Detached {
-        electrons: None,
+        electrons: Some(Electrons::new(1e12).unwrap()),
         duration: Duration::from_millis(5),
     });
     let mut rig = Rig::running(&plan);
@@ -331,6 +331,32 @@ fn a_detached_acquisition_outlives_its_client_within_its_own_time() {
         "{}",
         done.n_sampled
     );
+}
+
+#[test]
+fn a_detached_acquisition_spends_no_more_than_its_own_electrons() {
+    let mut plan = plan();
+    // 10 pA for 10 µs: 624 electrons a position.
+    plan.detached = Some(Detached {
+        electrons: Some(Electrons::new(300.0 * 624.2).unwrap()),
+        duration: Duration::from_secs(3600),
+    });
+    let mut rig = Rig::running(&plan);
+    rig.command(Command::Grant(Grant::Nobody {
+        after: LeaseEpoch(1),
+    }))
+    .unwrap();
+    rig.finish();
+    let done = rig.snapshot();
+    assert_eq!(
+        (done.state, done.end.clone()),
+        (
+            State::Finished,
+            Some(EndReason::DoseLimit { limit: "detached" })
+        )
+    );
+    assert_eq!(done.n_sampled, 300);
+    rig.check_ends();
 }
 
 #[test]
