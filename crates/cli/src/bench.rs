@@ -129,12 +129,12 @@ fn quality_line(run: &lab::QualityRun) -> String {
     };
     let coverage = or_dash(run.score.coverage_90, 3) + if run.calibrated { "" } else { "?" };
     format!(
-        "{:<28}{:>9}{:>8.2}{:>7.3}{:>7.3}{coverage:>8}{:>8}{:>7}{:>8.0}{:>7.1}",
+        "{:<28}{:>9}{:>8}{:>7}{:>7}{coverage:>8}{:>8}{:>7}{:>8.0}{:>7.1}",
         run.specimen,
         run.estimator,
-        run.score.psnr_db,
-        run.score.ssim,
-        run.score.frc_cycles_per_px,
+        or_dash(run.score.psnr_db, 2),
+        or_dash(run.score.ssim, 3),
+        or_dash(run.score.frc_cycles_per_px, 3),
         or_dash(run.columns_found, 3),
         or_dash(run.columns_rms_px, 2),
         run.spent.cpu_s * 1e3,

@@ -122,6 +122,7 @@ fn text(report: &Report) -> String {
         seconds(f64::from(report.dwell_ns) * 1e-9),
         report.current_pa,
     );
+    text += &format!("ended {}\n", report.ended);
     text += &format!(
         "dose  {} e⁻ in dwell + {} e⁻ outside{}\n",
         count(report.electrons_dwell),
@@ -165,9 +166,19 @@ pub(crate) fn quality_text(
         let coverage = score.coverage_90.map_or(String::new(), |c| {
             format!(", 90 % intervals hold {:.1} %", c * 100.0)
         });
+        let Some((psnr, frc)) = score.psnr_db.zip(score.frc_cycles_per_px) else {
+            return format!(
+                "{:<5} PSNR, SSIM and FRC are not defined: the specimen has no contrast{coverage}{counted}\n",
+                score.detector
+            );
+        };
+        let ssim = match score.ssim {
+            Some(ssim) => format!("{ssim:.3}"),
+            None => "not defined below 7×7 px".to_owned(),
+        };
         format!(
-            "{:<5} PSNR {:.2} dB, SSIM {:.3}, FRC {:.3} cycles/px{resolution}{coverage}{counted}\n",
-            score.detector, score.psnr_db, score.ssim, score.frc_cycles_per_px,
+            "{:<5} PSNR {psnr:.2} dB, SSIM {ssim}, FRC {frc:.3} cycles/px{resolution}{coverage}{counted}\n",
+            score.detector,
         )
     };
     quality.iter().map(line).collect()
@@ -214,6 +225,12 @@ pub(crate) fn recover(args: &PathArg, output: &Output) -> Result<(), Failure> {
 /// Runs `beamwright replay`.
 pub(crate) fn replay(args: &PathArg, output: &Output) -> Result<(), Failure> {
     let report = lab::replay(&args.path)?;
+    if report.records == 0 {
+        return Err(Failure::NotFound(format!(
+            "{}: the journal holds nothing after its header, so nothing was run again or compared",
+            args.path.display()
+        )));
+    }
     let text = format!(
         "{} records: {} batches, {} blocks, {} decisions and {} estimates made again, {}",
         report.records,

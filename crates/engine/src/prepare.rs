@@ -274,12 +274,14 @@ fn check_limits(plan: &Plan, config: &Config, current_known: bool) -> Result<(),
     if plan.kind == PlanKind::View
         && plan.n_frames == 0
         && plan.dose_rate_limit.is_none()
+        && limits.total.is_none()
+        && !plan.stop.iter().any(|s| matches!(s, StopRule::Time(_)))
         && current_known
     {
         return Err(Invalid::new(
             "limits.dose_rate_e_per_a2_s",
             "none",
-            "a mean dose rate in e/Å²/s for an endless view",
+            "a mean dose rate in e/Å²/s for an endless view, or a bound on all its electrons or on its time",
         ));
     }
     Ok(())
@@ -344,6 +346,8 @@ fn timing(
         dwell = quantised(plan, plan.dwell(current, outside)?, capabilities)?;
         travel = travel_of(plan, dwell, capabilities)?;
     }
+    let pause = scan::pause_per_dwell(plan, dwell, current).map_err(crate::parts::scan_failure)?;
+    travel.time.blanked_ns += pause * travel.time.dwell_ns;
     Ok((dwell, travel))
 }
 
@@ -682,8 +686,14 @@ pub(crate) fn total_limits(plan: &Plan) -> Vec<(&'static str, f64)> {
     if let Some(total) = plan.limits.total {
         all.push(("total", total.count()));
     }
-    if let (Some(mean), Some(area)) = (plan.limits.mean, plan.field.area_a2()) {
-        all.push(("mean", mean.e_per_a2() * area));
+    // Of a policy nobody knows how far it will travel: the dose that sets its dwell is its budget, too.
+    let budget = match plan.exposure {
+        Exposure::MeanDose(dose) if plan.pattern.is_policy() && plan.n_frames > 0 => Some(dose),
+        _ => None,
+    };
+    if let Some(area) = plan.field.area_a2() {
+        let doses = plan.limits.mean.into_iter().chain(budget);
+        all.extend(doses.map(|dose| ("mean", dose.e_per_a2() * area)));
     }
     if let Some(electrons) = plan.detached.and_then(|d| d.electrons) {
         all.push(("detached", electrons.count()));

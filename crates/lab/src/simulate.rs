@@ -59,6 +59,8 @@ pub struct Report {
     pub pattern: &'static str,
     /// Estimator.
     pub estimator: &'static str,
+    /// Why it ended.
+    pub ended: String,
     /// Positions with samples.
     pub exposures: u64,
     /// Distinct pixels visited.
@@ -211,7 +213,14 @@ impl Stage {
         };
         let wanted = match wanted {
             Exposure::ElectronsPerPosition(n) => n.count(),
-            Exposure::MeanDose(dose) => dose.e_per_a2(),
+            Exposure::MeanDose(dose) => {
+                if plan.pattern.is_policy() {
+                    // A prediction is not a bound; here the dose is both.
+                    let stricter = |stated: &domain::Dose| stated.e_per_a2() < dose.e_per_a2();
+                    plan.limits.mean = plan.limits.mean.filter(stricter).or(Some(dose));
+                }
+                dose.e_per_a2()
+            }
             Exposure::Dwell(_) => return Ok(()),
         };
         self.set_current_pa(wanted / per_picoampere)
@@ -281,11 +290,9 @@ impl Stage {
         let outcome = session.engine.run(plan, &mut tally)?;
         watch.lap("acquire");
         let acquisition = &outcome.acquisition;
+        let ended = acquisition.end.as_ref().map(ToString::to_string);
         if acquisition.state != State::Finished {
-            let reason = acquisition
-                .end
-                .as_ref()
-                .map_or_else(String::new, |end| format!("{end:?}"));
+            let reason = ended.unwrap_or_default();
             return Err(Error::Ended {
                 state: acquisition.state.to_string(),
                 reason,
@@ -312,6 +319,7 @@ impl Stage {
             specimen: self.image.name.clone(),
             pattern: plan.pattern.name(),
             estimator: plan.estimator.name(),
+            ended: ended.unwrap_or_default(),
             exposures: acquisition.n_sampled,
             pixels_visited: visited,
             pixels: plan.field.grid.n_pixels(),

@@ -148,6 +148,15 @@ fn uniform(grid: Grid, n: u64, seed: u64) -> Result<Uniform, Error> {
     Ok(Uniform::new(grid, n, seed))
 }
 
+/// Blanked time per time of dwell that a view needs to keep its dose rate; 0 where it has no limit on that.
+pub fn pause_per_dwell(
+    plan: &Plan,
+    dwell: DwellTime,
+    current: Option<Current>,
+) -> Result<f64, Error> {
+    Pause::of_view(plan, dwell, current).map(|pause| pause.per_dwell)
+}
+
 /// Blanked pauses that keep a view's mean dose rate below its limit.
 #[derive(Debug, Clone, Copy, Default)]
 struct Pause {

@@ -20,7 +20,7 @@ mod tour;
 
 pub use coil::{AxisCoil, CoilModel, CoilPredictor, PredictedPath};
 pub use error::Error;
-pub use fixed::{SPOT_DWELL_MAX_NS, policy};
+pub use fixed::{SPOT_DWELL_MAX_NS, pause_per_dwell, policy};
 pub use identify::{
     Identified, JumpResponse, LineProfile, guess, identify, jump_bins, jump_positions,
 };
