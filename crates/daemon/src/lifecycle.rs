@@ -20,12 +20,16 @@ use domain::{
 };
 use engine::{Grant, LeaseEpoch, LinkState};
 use hal::{ManualColumn, Setup};
-use std::fs::File;
+use std::os::linux::net::SocketAddrExt;
+use std::os::unix::net::{SocketAddr, UnixListener};
 use std::path::{Path, PathBuf};
 use std::sync::{Arc, Mutex};
 use std::time::Duration;
 use tokio::sync::{Semaphore, watch};
 use tokio::task::JoinHandle;
+
+/// Most bytes of a name in the machine's list of sockets.
+const LOCK_NAME_MAX: usize = 100;
 
 /// Ends a service when pulled. Clones pull the same one.
 #[derive(Debug, Clone)]
@@ -186,7 +190,7 @@ struct Opened {
     default_field: ScanField,
     calibrations: store::CalibrationStore,
     audit: Arc<Audit>,
-    lock: Option<File>,
+    lock: Option<UnixListener>,
 }
 
 fn open(config: &Config, clock: Arc<dyn Clock>) -> Result<Opened, Error> {
@@ -275,26 +279,38 @@ fn state_of_simulation(config: &Config) -> Result<(ColumnState, Option<ScanField
     Ok((column, Some(field)))
 }
 
-/// Holds the controller for this process: a lock on a file named after its URI. Simulations are never shared.
-fn lock_device(uri: &str) -> Result<Option<File>, Error> {
+/// Holds the controller for this process: a name after its URI in the machine's own list of sockets, not in any folder,
+/// so that private folders, other users and read-only file systems hide it from nobody, and a dead process holds nothing.
+/// Simulations are never shared.
+fn lock_device(uri: &str) -> Result<Option<UnixListener>, Error> {
     if uri.starts_with("sim:") {
         return Ok(None);
     }
-    let bare = uri.split('?').next().unwrap_or(uri);
-    let name: String = bare
-        .chars()
-        .map(|c| if c.is_ascii_alphanumeric() { c } else { '_' })
-        .collect();
-    let path = std::env::temp_dir().join(format!("beamwright-{name}.lock"));
-    let file = File::create(&path).map_err(|source| Error::File {
-        path: path.clone(),
+    let start = |source| Error::Start {
+        what: "the lock of the controller",
         source,
-    })?;
-    match rustix::fs::flock(&file, rustix::fs::FlockOperation::NonBlockingLockExclusive) {
-        Ok(()) => Ok(Some(file)),
-        Err(_) => Err(Error::DeviceTaken {
+    };
+    let name = format!("beamwright/{}", device_of(uri));
+    // Longer names do not fit an address; the end of a path tells devices apart.
+    let kept = name.len().saturating_sub(LOCK_NAME_MAX);
+    let address = SocketAddr::from_abstract_name(&name.as_bytes()[kept..]).map_err(start)?;
+    match UnixListener::bind_addr(&address) {
+        Ok(held) => Ok(Some(held)),
+        Err(error) if error.kind() == std::io::ErrorKind::AddrInUse => Err(Error::DeviceTaken {
             uri: uri.to_owned(),
         }),
+        Err(error) => Err(start(error)),
+    }
+}
+
+/// One name per device: without what only says how it is spoken to, and without the links that lead to it.
+fn device_of(uri: &str) -> String {
+    let bare = uri.split('?').next().unwrap_or(uri);
+    let (scheme, rest) = bare.split_once(':').unwrap_or(("", bare));
+    let path = rest.strip_prefix("//").unwrap_or(rest);
+    match (scheme, std::fs::canonicalize(path)) {
+        ("unix" | "serial" | "pty", Ok(path)) => path.display().to_string(),
+        _ => bare.to_owned(),
     }
 }
 

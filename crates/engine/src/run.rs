@@ -24,7 +24,7 @@ use crate::core::{Core, Event, OpenFailure, Settings};
 use crate::handle::{Handle, Instrument, Request, Shared};
 use crate::{Config, Error, Slot};
 use crossbeam::channel::{Sender, bounded};
-use domain::{Clock, ColumnState};
+use domain::{Clock, ColumnState, Invalid};
 use hal::{Capabilities, ScanController};
 use std::panic::{AssertUnwindSafe, catch_unwind};
 use std::sync::atomic::{AtomicU32, AtomicU64};
@@ -201,9 +201,16 @@ fn claim(config: &Config) -> Result<Option<store::DataDirectory>, Error> {
         .as_deref()
         .map(store::DataDirectory::claim)
         .transpose();
-    claimed.map_err(|error| match crate::parts::store_failure(error) {
-        OpenFailure::Invalid(invalid) => Error::Invalid(invalid),
-        OpenFailure::Recording(cause) => Error::Recording { cause },
+    claimed.map_err(|error| {
+        if let store::Error::Busy { path } = &error {
+            let allowed = "a directory where no other service records: end that one, or name another directory";
+            let value = format!("{} (in use)", path.display());
+            return Error::Invalid(Invalid::new("store.directory", value, allowed));
+        }
+        match crate::parts::store_failure(error) {
+            OpenFailure::Invalid(invalid) => Error::Invalid(invalid),
+            OpenFailure::Recording(cause) => Error::Recording { cause },
+        }
     })
 }
 
