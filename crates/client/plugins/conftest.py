@@ -4,20 +4,7 @@ import contextlib
 
 import beamwright as bw
 import pytest
-from beamwright.testing import Daemon
-
-
-@pytest.fixture(scope="session")
-def daemon(tmp_path_factory):
-    running = Daemon(tmp_path_factory.mktemp("daemon"))
-    yield running
-    assert running.stop() == 0, "the service ends in order"
-
-
-@pytest.fixture
-def microscope(daemon):
-    with bw.connect(daemon.address) as connected:
-        yield connected
+from beamwright.testing import daemon, microscope  # noqa: F401 (fixtures)
 
 
 @pytest.fixture(autouse=True)

@@ -2,14 +2,7 @@
 
 import beamwright as bw
 import pytest
-from beamwright.testing import Daemon
-
-
-@pytest.fixture(scope="session")
-def daemon(tmp_path_factory):
-    running = Daemon(tmp_path_factory.mktemp("daemon"))
-    yield running
-    assert running.stop() == 0, "the service ends in order"
+from beamwright.testing import Daemon, daemon, microscope  # noqa: F401 (fixtures)
 
 
 @pytest.fixture
@@ -18,12 +11,6 @@ def own_daemon(tmp_path):
     running = Daemon(tmp_path)
     yield running
     running.kill()
-
-
-@pytest.fixture
-def microscope(daemon):
-    with bw.connect(daemon.address) as connected:
-        yield connected
 
 
 @pytest.fixture

@@ -3,6 +3,8 @@
     with beamwright.testing.Daemon(folder) as daemon:
         with bw.control(daemon.address) as control:
             ...
+
+Its pytest fixtures `daemon` and `microscope` are imported by whose `conftest.py` wants them.
 """
 
 from __future__ import annotations
@@ -11,6 +13,9 @@ import os
 import pathlib
 import re
 import subprocess
+from collections.abc import Iterator
+
+from beamwright.client import Microscope, connect
 
 BINARY = os.environ.get("BEAMWRIGHT", "beamwright")
 CONFIG = """
@@ -68,3 +73,23 @@ class Daemon:
 
     def __exit__(self, *_: object) -> None:
         self.kill()
+
+
+try:
+    import pytest
+except ImportError:  # whoever does not test does not need it
+    pass
+else:
+
+    @pytest.fixture(scope="session")
+    def daemon(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Daemon]:
+        """One service for all tests; it must end in order."""
+        running = Daemon(tmp_path_factory.mktemp("daemon"))
+        yield running
+        assert running.stop() == 0, "the service ends in order"
+
+    @pytest.fixture
+    def microscope(daemon: Daemon) -> Iterator[Microscope]:
+        """A connection of the test's own."""
+        with connect(daemon.address) as connected:
+            yield connected
