@@ -6,11 +6,13 @@ use crate::failure::Failure;
 use crate::offline::quality_text;
 use crate::output::{Output, count, seconds};
 use crate::serve::in_order;
-use client::{Acquisition, Client, Picture, PlanRequest, Plane as PreviewPlane, PreviewOptions};
+use client::{
+    Acquisition, Client, Picture, PlanRequest, Plane as PreviewPlane, Prediction, PreviewOptions,
+};
 use daemon::{Config, Shutdown};
 use domain::{DwellTime, Exposure, Fraction, Pattern, Pitch, Plan, ScanField, Texts};
 use lab::{Planes, Score, Stage};
-use serde_json::json;
+use serde_json::{Value, json};
 use std::io::IsTerminal;
 use std::path::{Path, PathBuf};
 use std::time::Duration;
@@ -29,10 +31,15 @@ pub(crate) async fn demo(args: DemoArgs, output: &Output) -> Result<(), Failure>
     let fraction = Fraction::new(args.fraction)?;
     let pattern = Pattern::from_name(&args.pattern)?;
     store::check_writable(&args.out).map_err(lab::Error::from)?;
+    // What a service keeps besides data sets is of no use to whoever tries it out.
+    let scratch = args
+        .out
+        .join(format!(".beamwright-demo-{}", std::process::id()));
+    store::check_writable(&scratch).map_err(lab::Error::from)?;
     let mut config = Config::default();
     config.service.name = "demo".into();
     config.service.listen = "127.0.0.1:0".into();
-    config.store.directory.clone_from(&args.out);
+    config.store.directory.clone_from(&scratch);
     config.column.high_tension_kv = Some(80.0);
     config.column.convergence_mrad = Some(30.0);
     config.controller.uri = format!(
@@ -40,7 +47,13 @@ pub(crate) async fn demo(args: DemoArgs, output: &Output) -> Result<(), Failure>
         args.seed.wrapping_add(1)
     );
     let shutdown = Shutdown::new();
-    let running = daemon::serve(config, shutdown.clone()).await?;
+    let running = match daemon::serve(config, shutdown.clone()).await {
+        Ok(running) => running,
+        Err(error) => {
+            bring_out(&scratch, &args.out)?;
+            return Err(error.into());
+        }
+    };
     let address = running.addresses.first().cloned().unwrap_or_default();
     output.line(format!(
         "simulated microscope behind the service at {address}"
@@ -48,8 +61,27 @@ pub(crate) async fn demo(args: DemoArgs, output: &Output) -> Result<(), Failure>
     let shown = acquire_and_show(&args, &address, fraction, pattern, output).await;
     shutdown.pull();
     let ending = running.ended().await;
-    shown?;
+    let brought = bring_out(&scratch, &args.out);
+    let (text, value) = shown?;
+    brought?;
+    output.result(text, &value);
     in_order(ending)
+}
+
+/// Data sets, whole or cut short, go where the operator wants them; the rest of the service's files goes away.
+fn bring_out(scratch: &Path, out: &Path) -> Result<(), Failure> {
+    let file = |path: &Path| {
+        let path = path.display().to_string();
+        |source| Failure::File { path, source }
+    };
+    for entry in std::fs::read_dir(scratch).map_err(file(scratch))? {
+        let entry = entry.map_err(file(scratch))?;
+        if entry.path().extension().is_some_and(|e| e == "zspy") {
+            let to = out.join(entry.file_name());
+            std::fs::rename(entry.path(), &to).map_err(file(&to))?;
+        }
+    }
+    std::fs::remove_dir_all(scratch).map_err(file(scratch))
 }
 
 async fn acquire_and_show(
@@ -58,7 +90,7 @@ async fn acquire_and_show(
     fraction: Fraction,
     pattern: Pattern,
     output: &Output,
-) -> Result<(), Failure> {
+) -> Result<(String, Value), Failure> {
     let client = Client::connect(address).await?;
     let capabilities = client.capabilities().await?;
     let field = capabilities.default_field;
@@ -97,8 +129,8 @@ async fn acquire_and_show(
         2,
     )?;
     let (scores, picture) = draw(&args.out, &ended, field, &pictures, &stage, output)?;
-    report(&ended, field, &scores, &picture, output);
-    Ok(())
+    let dataset = args.out.join(format!("{}.zspy", ended.id));
+    Ok(report(&ended, field, &scores, &dataset, &picture))
 }
 
 /// One plane in full resolution: several would not fit one message.
@@ -211,37 +243,32 @@ fn report(
     ended: &Acquisition,
     field: ScanField,
     scores: &[Score],
+    dataset: &Path,
     picture: &Path,
-    output: &Output,
-) {
-    let dose = &ended.dose;
-    let (scan, full) = (
-        ended.progress.scan_time_s,
-        ended
-            .prediction
-            .as_ref()
-            .map_or(f64::NAN, |p| p.full_raster_time_s),
-    );
-    let dataset = ended
-        .outcome
-        .as_ref()
-        .map(|o| o.dataset_path.clone())
-        .unwrap_or_default();
+) -> (String, Value) {
+    let (dose, predicted) = (&ended.dose, ended.prediction.as_ref());
+    let scan = ended.progress.scan_time_s;
+    let full = predicted.map_or(f64::NAN, |p| p.full_raster_time_s);
+    let electrons =
+        |of: fn(&Prediction) -> Option<f64>| predicted.and_then(of).map_or("?".to_owned(), count);
     let pixel_nm = match field.pitch {
         Pitch::Nanometres(nm) => Some(nm.nm()),
         Pitch::Unknown => None,
     };
     let text = format!(
-        "dose  {} e⁻ in dwell + {} e⁻ outside{}\ntime  {}; a full raster with the same dwell, settling and flyback takes {} ({:.1} times as long)\n{}{}\n{}",
+        "dose  {} e⁻ in dwell + {} e⁻ outside{} (predicted: {} + {} e⁻)\ntime  {} (predicted: {}); a full raster with the same dwell, settling and flyback takes {} ({:.1} times as long)\n{}{}\n{}",
         count(dose.dwell_electrons),
         count(dose.outside_electrons),
         dose.mean_dose_e_per_a2
             .map_or(String::new(), |d| format!(" = {d:.1} e⁻/Å²")),
+        electrons(|p| p.electrons_dwell),
+        electrons(|p| p.electrons_outside),
         seconds(scan),
+        seconds(predicted.map_or(f64::NAN, |p| p.scan_time_s)),
         seconds(full),
         full / scan,
         quality_text(scores, &std::collections::BTreeMap::new()),
-        dataset,
+        dataset.display(),
         picture.display(),
     );
     let value = json!({
@@ -255,7 +282,12 @@ fn report(
         "dose_e_per_a2": dose.mean_dose_e_per_a2,
         "scan_time_s": scan,
         "full_raster_time_s": full,
+        "predicted": {
+            "electrons_dwell": predicted.and_then(|p| p.electrons_dwell),
+            "electrons_outside": predicted.and_then(|p| p.electrons_outside),
+            "scan_time_s": predicted.map(|p| p.scan_time_s),
+        },
         "quality": scores,
     });
-    output.result(text, &value);
+    (text, value)
 }
