@@ -175,4 +175,80 @@ fn the_demo_leaves_a_data_set_and_a_picture() {
     let dataset = bench.work().join(report["dataset"].as_str().unwrap());
     let set = store::DataSet::open(&dataset).unwrap();
     assert_eq!(set.header().plan.texts.title, "Beamwright demo");
+    // What was predicted is what it took, and nothing else is left.
+    for figure in ["electrons_dwell", "electrons_outside", "scan_time_s"] {
+        let [predicted, took] = [&report["predicted"][figure], &report[figure]].map(|v| v.as_f64());
+        let (predicted, took) = (predicted.unwrap(), took.unwrap());
+        assert!(
+            (predicted / took - 1.0).abs() < 0.01,
+            "{figure}: {predicted}, {took}"
+        );
+    }
+    let mut left = bench.left_behind();
+    left.sort();
+    let id = report["name"]
+        .as_str()
+        .unwrap()
+        .replace("acquisitions/", "");
+    assert_eq!(left, [format!("{id}.png"), format!("{id}.zspy")]);
+}
+
+#[test]
+fn a_specimen_without_contrast_is_acquired_and_not_scored() {
+    let bench = Bench::new();
+    let flat = bench.path("flat.npy");
+    write_npy(&flat, &[SIDE, SIDE], &vec![0.2; SIDE * SIDE]);
+    for specimen in ["blank", &flat.display().to_string()] {
+        let simulated = ["simulate", specimen, "--fraction", "0.1"];
+        let ended = bench.run(&[simulated.as_slice(), &["--json"]].concat());
+        assert_eq!(ended.code, Some(0), "{ended:?}");
+        let report = ended.json();
+        assert_eq!(report["exposures"], 410);
+        let score = &report["quality"][0];
+        for figure in ["psnr_db", "ssim", "frc_cycles_per_px"] {
+            assert_eq!(score[figure], Value::Null, "{figure}");
+        }
+        let told = bench.run(&simulated);
+        assert!(told.stdout.contains("not defined"), "{told:?}");
+    }
+}
+
+/// A policy travels further than the prediction thinks: here every jump is exposed and settles for long.
+#[test]
+fn the_dose_of_a_policy_is_its_budget_and_the_end_says_so() {
+    let bench = Bench::new();
+    let specimen = specimen(&bench);
+    let simulated = |pattern: &str, limit: &[&str]| {
+        let mut arguments = vec!["simulate", &specimen, "--pixel-nm", "0.05", "--json"];
+        arguments.extend(["--pattern", pattern, "--fraction", "0.25"]);
+        arguments.extend(["--blank-travel", "never", "--settle", "1:0,4:2,64:60"]);
+        arguments.extend(limit);
+        let ended = bench.run(&arguments);
+        assert_eq!(ended.code, Some(0), "{}", ended.stderr);
+        ended.json()
+    };
+    let dose = |report: &Value| report["dose_e_per_a2"].as_f64().unwrap();
+    let policy = simulated("uncertainty", &["--dose-e-per-a2", "3000"]);
+    assert!(dose(&policy) <= 3000.0, "{policy}");
+    assert!(dose(&policy) > 2700.0, "{policy}");
+    assert!(
+        policy["exposures"].as_u64() < Some(1024),
+        "its travel was predicted too cheap: {policy}"
+    );
+    let why = policy["ended"].as_str().unwrap();
+    assert!(why.contains("dose limit"), "{why}");
+    // The same where the dwell is stated, and the current follows.
+    let stated = simulated(
+        "uncertainty",
+        &["--dose-e-per-a2", "3000", "--dwell-us", "20"],
+    );
+    assert!(
+        dose(&stated) <= 3000.0 && dose(&stated) > 2700.0,
+        "{stated}"
+    );
+    // A static pattern is as it was predicted, to the last position.
+    let fixed = simulated("jittered", &["--dose-e-per-a2", "3000"]);
+    assert_eq!(fixed["exposures"], 1024);
+    assert!(dose(&fixed) <= 3000.0 && dose(&fixed) > 2990.0, "{fixed}");
+    assert_eq!(fixed["ended"], "every planned position was exposed");
 }

@@ -1,77 +1,9 @@
 //! The service and its thin client, each as a process of its own.
 
-use crate::process::{Bench, Ended, Firmware, Served, until};
+use crate::desk::{Desk, configuration};
+use crate::process::{Bench, Firmware, until};
 use serde_json::Value;
 use std::os::unix::net::UnixDatagram;
-
-/// A service, and verbs that speak to it.
-struct Desk {
-    bench: Bench,
-    served: Served,
-}
-
-impl Desk {
-    /// The simulated microscope.
-    fn new() -> Self {
-        let bench = Bench::new();
-        let config = configuration(&bench, "sim:");
-        let served = bench.serve(&["--config", &config]);
-        Self { bench, served }
-    }
-
-    fn arguments<'a>(&'a self, verb: &[&'a str]) -> Vec<&'a str> {
-        let server = ["--server", &self.served.url, "--json"];
-        verb.iter().copied().chain(server).collect()
-    }
-
-    fn run(&self, verb: &[&str]) -> Ended {
-        self.bench.run(&self.arguments(verb))
-    }
-
-    /// The document that a verb that must not fail prints.
-    fn ask(&self, verb: &[&str]) -> Value {
-        let ended = self.run(verb);
-        assert_eq!(ended.code, Some(0), "{verb:?}: {ended:?}");
-        ended.json()
-    }
-
-    fn state(&self) -> String {
-        let shown = self.ask(&["show"]);
-        shown["acquisition"]["state"].as_str().unwrap().to_owned()
-    }
-
-    /// An acquisition that would take minutes, once it runs.
-    fn long_acquisition(&self) -> crate::process::Running {
-        let verb = ["acquire", "--pixels", "256", "--frames", "100000"];
-        let acquiring = self.bench.begin(&self.arguments(&verb));
-        until("an acquisition that runs", || {
-            let listed = self.ask(&["list"]);
-            (listed["acquisitions"][0]["state"] == "running").then_some(())
-        });
-        acquiring
-    }
-
-    /// SIGTERM: it ends in order.
-    fn close(self) {
-        let ended = self.served.terminate();
-        assert_eq!(ended.code, Some(0), "{ended:?}");
-    }
-}
-
-/// A configuration for the controller at `uri`. Watchdog and link are patient: on a busy machine the usual times pass
-/// now and then, and tests of other things would trip.
-pub(crate) fn configuration(bench: &Bench, uri: &str) -> String {
-    let path = bench.path("beamwright.toml");
-    let text = format!(
-        "[service]\nunix_socket = \"{}\"\n[store]\ndirectory = \"{}\"\n[controller]\nuri = \"{uri}\"\nsilence_max_ms = 20000\n\
-         [engine]\nwatchdog_ms = 1000\n[access]\nwithout_token = \"admin\"\n\
-         [column]\nprobe_current_pa = 10.0\nprobe_current_source = \"stated by the test\"\n",
-        bench.path("socket").display(),
-        bench.path("data").display()
-    );
-    std::fs::write(&path, text).unwrap();
-    path.display().to_string()
-}
 
 #[test]
 fn without_a_configuration_it_serves_the_simulated_microscope_and_says_so() {
@@ -247,17 +179,10 @@ fn four_processes_make_an_acquisition_over_every_link() {
     for listen in ["tcp://127.0.0.1:0", &socket, "pty"] {
         let bench = Bench::new();
         let firmware = Firmware::start(&["--listen", listen, "--instrument", "ideal"]);
-        let config = configuration(&bench, &firmware.address);
-        let served = bench.serve(&["--config", &config]);
-        let desk = Desk { bench, served };
+        let desk = Desk::with(bench, &firmware.address);
         let acquired = desk.ask(&["acquire", "--pixels", "128"]);
         assert_eq!(acquired["exposures"], 1638, "{listen}");
         assert_eq!(acquired["acquisition"]["progress"]["n_gaps"], 0, "{listen}");
-        // One service at a time: the controller is taken.
-        let second = desk
-            .bench
-            .run(&["serve", "--listen", "127.0.0.1:0", "--config", &config]);
-        assert!(matches!(second.code, Some(2..=5)), "{second:?}");
         desk.close();
     }
 }
@@ -311,9 +236,7 @@ fn sigterm_in_the_middle_of_a_scan_blanks_finishes_the_files_and_tells_the_manag
 #[test]
 fn the_service_acquires_4096_squared_pixels_in_less_than_a_gibibyte() {
     let bench = Bench::new();
-    let config = configuration(&bench, "sim:?instrument=ideal&speed=max");
-    let served = bench.serve(&["--config", &config]);
-    let desk = Desk { bench, served };
+    let desk = Desk::with(bench, "sim:?instrument=ideal&speed=max");
     let fast = ["--fraction", "0.01", "--estimator", "nearest"];
     let acquire = |pixels: &str| {
         let verb = ["acquire", "--pixels", pixels];

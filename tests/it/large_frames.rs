@@ -1,7 +1,7 @@
 //! Frames above 4096 × 4096 pixels, by the service and its thin client, each as a process of its own: memory that does not grow
 //! with the frame, maps that are true to the samples.
 
-use crate::cli_service::configuration;
+use crate::desk::configuration;
 use crate::process::{Bench, Served};
 use client::{Client, Plane, PreviewOptions};
 use domain::PixelRect;

@@ -1,6 +1,7 @@
 //! `beamwright tui` in a terminal of its own, against a service in a process of its own.
 
-use crate::process::{Bench, Ended, HANG, Running, Served, until};
+use crate::desk::Desk;
+use crate::process::{Bench, Ended, HANG, Running, until};
 use domain::{Clock as _, MonotonicClock};
 use rustix::fd::OwnedFd;
 use rustix::pty::{OpenptFlags, grantpt, openpt, ptsname, unlockpt};
@@ -158,43 +159,13 @@ fn screen_of(drawn: &str) -> Vec<String> {
     cells.into_iter().map(String::from_iter).collect()
 }
 
-struct Desk {
-    bench: Bench,
-    served: Served,
-}
-
-impl Desk {
-    fn new() -> Self {
-        let bench = Bench::new();
-        let config = crate::cli_service::configuration(&bench, "sim:");
-        let served = bench.serve(&["--config", &config]);
-        Self { bench, served }
-    }
-
-    fn status(&self) -> serde_json::Value {
-        let ended = self
-            .bench
-            .run(&["status", "--server", &self.served.url, "--json"]);
-        ended.json()["status"].clone()
-    }
-
-    /// Minutes of beam, by another terminal of the same user.
-    fn acquire(&self) -> Running {
-        let verb = [
-            "acquire",
-            "--pixels",
-            "128",
-            "--frames",
-            "100000",
-            "--server",
-            &self.served.url,
-        ];
-        let acquiring = self.bench.begin(&verb);
-        until("an acquisition that exposes", || {
-            (self.status()["beam"] == "exposing").then_some(())
-        });
-        acquiring
-    }
+/// Minutes of beam, by another terminal of the same user, once it exposes.
+fn acquire(desk: &Desk) -> Running {
+    let acquiring = desk.long_acquisition();
+    until("an acquisition that exposes", || {
+        (desk.status()["beam"] == "exposing").then_some(())
+    });
+    acquiring
 }
 
 #[test]
@@ -203,7 +174,7 @@ fn an_operator_watches_pauses_goes_on_blanks_and_leaves() {
     let mut terminal = Terminal::open(&desk.bench, &desk.served.url);
     terminal.see("beam blanked");
     terminal.see("no acquisition yet");
-    let acquiring = desk.acquire();
+    let acquiring = acquire(&desk);
     terminal.see("running");
     terminal.see("▀▀▀▀▀▀▀▀");
     terminal.see("positions/s");
@@ -233,7 +204,7 @@ fn an_operator_watches_pauses_goes_on_blanks_and_leaves() {
 #[test]
 fn abort_asks_first_and_keeps_what_was_recorded() {
     let desk = Desk::new();
-    let acquiring = desk.acquire();
+    let acquiring = acquire(&desk);
     let mut terminal = Terminal::open(&desk.bench, &desk.served.url);
     terminal.see("state    running");
     terminal.press("a");

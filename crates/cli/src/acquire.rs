@@ -1,14 +1,14 @@
 //! `acquire` and `view`: from options to an acquisition on a server, followed to its end.
 
-use crate::args::{AcquireArgs, ViewArgs};
+use crate::args::{AcquireArgs, PlanArgs, ViewArgs};
 use crate::failure::Failure;
-use crate::follow::{Bar, Lines, dose, next_picture, pictures, show_prediction, state};
-use crate::output::{Output, seconds};
-use crate::{lease_file, online, plan};
-use client::{Acquisition, AcquisitionState, Client, Lease, PlanRequest};
-use domain::{
-    Detached, DetectorName, DwellTime, Exposure, Fraction, Grid, Invalid, Pattern, Plan, PlanKind,
+use crate::follow::{
+    Follower, LOOK_AGAIN, advice, dose, next_picture, pictures, show_prediction, state,
 };
+use crate::output::{Output, count, seconds};
+use crate::{lease_file, online, plan};
+use client::{Acquisition, AcquisitionState, AcquisitionStream, Client, Lease, PlanRequest};
+use domain::{Detached, DetectorName, DoseLimits, Grid, Invalid, PlanKind, StopRule};
 use serde_json::{Value, json};
 use std::path::Path;
 use std::sync::Arc;
@@ -16,12 +16,14 @@ use std::time::Duration;
 
 /// Runs `beamwright acquire`.
 pub(crate) async fn acquire(args: AcquireArgs, output: &Output) -> Result<(), Failure> {
+    one_exposure(&args.plan)?;
     let client = online::connect(&args.server).await?;
     let capabilities = client.capabilities().await?;
     let (field, region) = online::field(&args.field, &capabilities)?;
     let list = read_list(args.plan.list.as_deref(), field.grid)?;
     let mut plan = plan::plan(&args.plan, field, &capabilities.default_detectors, list)?;
-    plan.detached = args.detach_s.map(detached).transpose()?;
+    let detach = args.detach_s.map(|s| detached(s, &plan.limits));
+    plan.detached = detach.transpose()?;
     let request = PlanRequest { plan, region };
     if args.dry_run {
         let dry = client.validate(&request).await?;
@@ -32,10 +34,11 @@ pub(crate) async fn acquire(args: AcquireArgs, output: &Output) -> Result<(), Fa
         return Ok(());
     }
     let ended = lease_file::under(&client, async |lease: &Lease| {
-        follow_new(&client, lease, &request, output).await
+        let ended = follow_new(&client, lease, &request, output).await?;
+        output.result(summary(&ended), &report(&ended));
+        Ok(ended)
     })
     .await?;
-    output.result(summary(&ended), &report(&ended));
     finished(&ended)
 }
 
@@ -48,23 +51,15 @@ pub(crate) async fn view(args: ViewArgs, output: &Output) -> Result<(), Failure>
         Some(name) => vec![DetectorName::new(name)?],
         None => capabilities.default_detectors.clone(),
     };
-    let dwell = DwellTime::from_microseconds(args.dwell_us)?;
-    let mut plan = Plan::new(field, detectors, Exposure::Dwell(dwell));
-    plan.kind = PlanKind::View;
-    plan.pattern = Pattern::Jittered;
-    plan.fraction = Fraction::new(args.fraction)?;
-    plan.n_frames = args.frames;
-    if field.area_a2().is_some() {
-        plan.dose_rate_limit = Some(args.max_dose_rate);
-    }
-    plan.check()?;
+    let plan = plan::view(&args, field, detectors)?;
     let request = PlanRequest { plan, region };
-    let ended = lease_file::under(&client, async |lease: &Lease| {
-        follow_new(&client, lease, &request, output).await
+    show_frame(&client, &request, output).await?;
+    lease_file::under(&client, async |lease: &Lease| {
+        let ended = follow_new(&client, lease, &request, output).await?;
+        output.result(summary(&ended), &report(&ended));
+        Ok(())
     })
-    .await?;
-    output.result(summary(&ended), &report(&ended));
-    Ok(())
+    .await
 }
 
 /// Creates, starts and follows; Ctrl-C blanks, aborts and waits for the end.
@@ -75,46 +70,144 @@ pub(crate) async fn follow_new(
     output: &Output,
 ) -> Result<Acquisition, Failure> {
     let created = client.create(lease, request, "").await?;
-    if let (false, Some(prediction)) = (output.json, &created.prediction) {
+    // What a view takes is said by the frame.
+    let is_said = output.json || request.plan.kind == PlanKind::View;
+    if let (false, Some(prediction)) = (is_said, &created.prediction) {
         show_prediction(output, prediction);
     }
-    let (bar, mut lines) = (Bar::new(), Lines::default());
-    let mut watch = client.watch(&created.id, 10.0).await?;
-    let mut newest = match client.start(lease, &created.id).await {
-        Ok(started) => started,
-        Err(refused) => {
-            // Nothing that nobody will start stays behind.
-            let _ = client
-                .abort(Some(lease), &created.id, "it was not started")
-                .await;
-            return Err(refused.into());
-        }
-    };
+    let watch = client.watch(&created.id, 10.0).await?;
+    if let Err(refused) = client.start(lease, &created.id).await {
+        // Nothing that nobody will start stays behind.
+        let _ = client
+            .abort(Some(lease), &created.id, "it was not started")
+            .await;
+        return Err(refused.into());
+    }
+    let needs_lease = request.plan.detached.is_none();
+    follow(client, lease, created, watch, needs_lease, output).await
+}
+
+/// Goes on with an acquisition that waits, and follows it under a lease that nobody else keeps alive.
+pub(crate) async fn follow_resumed(
+    client: &Client,
+    lease: &Lease,
+    id: &str,
+    output: &Output,
+) -> Result<Acquisition, Failure> {
+    let watch = client.watch(id, 10.0).await?;
+    let resumed = client.resume(lease, id).await?;
+    follow(client, lease, resumed, watch, true, output).await
+}
+
+/// Shows what `watch` tells of an acquisition that was just `begun`, until its end.
+async fn follow(
+    client: &Client,
+    lease: &Lease,
+    begun: Acquisition,
+    mut watch: AcquisitionStream,
+    needs_lease: bool,
+    output: &Output,
+) -> Result<Acquisition, Failure> {
+    let (created, mut newest) = (begun.clone(), begun);
+    let mut follower = Follower::new(client, output);
     let mut pictures = pictures(client, &created.id).await;
+    let mut again = tokio::time::interval(LOOK_AGAIN);
     let mut interrupted = false;
     loop {
         tokio::select! {
             next = watch.next() => match next? {
                 Some(acquisition) => {
                     newest = with_plan_of(&created, acquisition);
-                    bar.show(&newest);
-                    lines.show(&newest, output);
+                    follower.show(&newest);
                 }
                 None => break,
             },
-            picture = next_picture(&mut pictures) => bar.picture(&picture),
+            picture = next_picture(&mut pictures) => follower.picture(&picture),
+            _ = again.tick() => follower.look_again(),
             _ = tokio::signal::ctrl_c(), if !interrupted => {
                 interrupted = true;
                 client.abort(Some(lease), &created.id, "interrupted by the operator").await?;
             }
-            lost = lease.lost(), if request.plan.detached.is_none() => {
-                bar.clear();
-                return Err(lost.into());
+            lost = lease.lost(), if needs_lease => {
+                follower.clear();
+                return Err(without_control(client, &created.id, lost).await);
             }
         }
     }
-    bar.clear();
+    follower.clear();
     Ok(newest)
+}
+
+/// Control is gone while an acquisition ran: what became of it, and what to do.
+async fn without_control(client: &Client, id: &str, lost: client::Error) -> Failure {
+    let mut text = lost.to_string();
+    let mut left = client.acquisition(id).await;
+    for _ in 0..20 {
+        use AcquisitionState::{Arming, Pausing, Running};
+        match &left {
+            // The blank is on its way.
+            Ok(seen) if matches!(seen.state, Arming | Running | Pausing) => {
+                tokio::time::sleep(Duration::from_millis(100)).await;
+                left = client.acquisition(id).await;
+            }
+            _ => break,
+        }
+    }
+    match left {
+        Ok(left) => {
+            let waits = advice(&left, client.server());
+            text += &match waits {
+                Some(waits) => format!("\n{waits}"),
+                None => format!("; {id} is {}", state(left.state)),
+            };
+        }
+        Err(error) => text += &format!("; what became of {id} is unknown: {error}"),
+    }
+    Failure::Refused(text)
+}
+
+/// What one frame of a view takes of time and dose, and how long the view may last.
+async fn show_frame(client: &Client, view: &PlanRequest, output: &Output) -> Result<(), Failure> {
+    let mut frame = view.clone();
+    frame.plan.n_frames = 1;
+    let Some(one) = client.validate(&frame).await?.prediction else {
+        return Ok(());
+    };
+    if output.json {
+        return Ok(());
+    }
+    let electrons = one.electrons_dwell.zip(one.electrons_outside);
+    let electrons = electrons.map(|(dwell, outside)| dwell + outside);
+    output.line(format!(
+        "view: a frame of {} positions takes {}{}",
+        count(one.n_positions as f64),
+        seconds(one.scan_time_s),
+        electrons.map_or(", dose unknown (no probe current)".to_owned(), |e| {
+            let dose = one.dose_e_per_a2;
+            let mean = dose.map_or(String::new(), |d| format!(" = {d:.3} e⁻/Å²"));
+            format!(" and {} e⁻{mean}", count(e))
+        }),
+    ));
+    let plan = &view.plan;
+    let frames = (plan.n_frames > 0).then(|| f64::from(plan.n_frames));
+    let of_budget = plan
+        .limits
+        .total
+        .zip(electrons)
+        .map(|(all, e)| all.count() / e);
+    let of_time = plan.stop.iter().find_map(|rule| match rule {
+        StopRule::Time(span) => Some(span.as_secs_f64() / one.scan_time_s),
+        _ => None,
+    });
+    let all = [frames, of_budget, of_time].into_iter().flatten();
+    output.line(match all.reduce(f64::min) {
+        Some(n) => format!(
+            "      it ends after {n:.1} frames, {}, or with Ctrl-C",
+            seconds(n * one.scan_time_s)
+        ),
+        None => "      it ends with Ctrl-C".to_owned(),
+    });
+    Ok(())
 }
 
 /// Updates leave the plan out; what it said is kept.
@@ -128,15 +221,38 @@ fn with_plan_of(created: &Acquisition, mut newest: Acquisition) -> Acquisition {
     newest
 }
 
-fn detached(s: f64) -> Result<Detached, Invalid> {
-    if (1.0..=604_800.0).contains(&s) {
-        Ok(Detached {
-            electrons: None,
-            duration: Duration::from_secs_f64(s),
-        })
-    } else {
-        Err(Invalid::new("detach_s", s, "1 to 604800 s"))
+/// On an instrument the current is what it is: a dose sets the dwell, and a dwell beside it would say nothing.
+fn one_exposure(plan: &PlanArgs) -> Result<(), Invalid> {
+    let other = match (plan.electrons_per_position, plan.dose_e_per_a2) {
+        (Some(_), _) => "--electrons-per-position",
+        (_, Some(_)) => "--dose-e-per-a2",
+        (None, None) => return Ok(()),
+    };
+    match plan.dwell_us {
+        Some(dwell) => Err(Invalid::new(
+            "dwell_us",
+            dwell,
+            format!(
+                "either --dwell-us or {other}: at the probe current of the instrument one follows from the other"
+            ),
+        )),
+        None => Ok(()),
     }
+}
+
+/// Nobody may be there to end it: both bounds are stated before.
+fn detached(s: f64, limits: &DoseLimits) -> Result<Detached, Invalid> {
+    if !(1.0..=604_800.0).contains(&s) {
+        return Err(Invalid::new("detach_s", s, "1 to 604800 s"));
+    }
+    if limits.total.is_none() && limits.mean.is_none() {
+        let allowed = "--max-electrons or --max-dose-e-per-a2 beside --detach-s: a dose bound for the time without this client";
+        return Err(Invalid::new("max_electrons", "none", allowed));
+    }
+    Ok(Detached {
+        electrons: None,
+        duration: Duration::from_secs_f64(s),
+    })
 }
 
 /// Positions of a `--list` file.

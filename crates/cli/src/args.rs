@@ -83,7 +83,7 @@ pub(crate) enum Verb {
     Show(IdArgs),
     /// Stop submitting; the beam is blanked once what the controller holds is exposed
     Pause(IdArgs),
-    /// Go on after a pause or a cleared trip
+    /// Go on after a pause or a cleared trip; follows it to its end where no other terminal of this user holds control
     Resume(IdArgs),
     /// Blank and end the acquisition; what was recorded is kept
     Abort(IdArgs),
@@ -105,13 +105,16 @@ pub(crate) enum Verb {
     },
 }
 
+/// Where `serve` listens, too, without a configuration.
+pub(crate) const DEFAULT_SERVER: &str = "http://127.0.0.1:7410";
+
 #[derive(Debug, Args)]
 pub(crate) struct ServerArgs {
     /// Server: http://HOST:PORT, https://HOST:PORT or unix:PATH
     #[arg(
         long,
         env = "BEAMWRIGHT_SERVER",
-        default_value = "http://127.0.0.1:7410"
+        default_value = DEFAULT_SERVER
     )]
     pub(crate) server: String,
     /// Token that says who calls
@@ -423,7 +426,6 @@ pub(crate) enum OrderArg {
     ShortTour,
 }
 
-/// Which part of the specimen, for scans on a server.
 /// What `simulate` does about lagging coils.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, clap::ValueEnum)]
 pub(crate) enum CoilsArg {
@@ -435,6 +437,7 @@ pub(crate) enum CoilsArg {
     Ignore,
 }
 
+/// Which part of the specimen, for scans on a server.
 #[derive(Debug, Args)]
 pub(crate) struct FieldArgs {
     /// Pixels: N or ROWSxCOLUMNS (the instrument's default if left out)
@@ -466,8 +469,8 @@ pub(crate) struct AcquireArgs {
     /// Only validate and predict time, dose and storage
     #[arg(long)]
     pub(crate) dry_run: bool,
-    /// Go on without this client, for at most so many seconds
-    #[arg(long)]
+    /// Go on without this client, for at most so many seconds, within --max-electrons or --max-dose-e-per-a2
+    #[arg(long, allow_negative_numbers = true)]
     pub(crate) detach_s: Option<f64>,
     #[command(flatten)]
     pub(crate) server: ServerArgs,
@@ -483,9 +486,15 @@ pub(crate) struct ViewArgs {
     /// Exposures ÷ pixels per frame
     #[arg(long, default_value_t = 0.1, allow_negative_numbers = true)]
     pub(crate) fraction: f64,
-    /// Largest mean dose rate, e/Å²/s
-    #[arg(long, default_value_t = 100.0, allow_negative_numbers = true)]
-    pub(crate) max_dose_rate: f64,
+    /// Largest mean dose rate, e/Å²/s (default: 100 where the pixel size is known)
+    #[arg(long, allow_negative_numbers = true)]
+    pub(crate) max_dose_rate: Option<f64>,
+    /// End before more electrons than this are spent; bounds a view where the pixel size is unknown
+    #[arg(long, allow_negative_numbers = true)]
+    pub(crate) max_electrons: Option<f64>,
+    /// End after so much scan time, s; bounds a view where the probe current is unknown
+    #[arg(long, allow_negative_numbers = true)]
+    pub(crate) until_s: Option<f64>,
     /// Detector
     #[arg(long)]
     pub(crate) detector: Option<String>,

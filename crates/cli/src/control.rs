@@ -1,9 +1,9 @@
 //! Verbs on a running server: look, pause, resume, abort, blank.
 
-use crate::acquire::{finished, report, summary};
+use crate::acquire::{finished, follow_resumed, report, summary};
 use crate::args::{ClearTripArgs, Control, IdArgs, ServerArgs};
 use crate::failure::Failure;
-use crate::follow::{Bar, dose, state};
+use crate::follow::{Follower, LOOK_AGAIN, advice, command, dose, state};
 use crate::output::{Output, bytes, seconds};
 use crate::{lease_file, online};
 use client::{Acquisition, Client, Lease, Status};
@@ -78,7 +78,9 @@ pub(crate) async fn list(args: ServerArgs, output: &Output) -> Result<(), Failur
 /// The acquisition named, else the one that has the beam, else the newest.
 async fn chosen(client: &Client, id: Option<String>) -> Result<String, Failure> {
     if let Some(id) = id {
-        return Ok(id);
+        // As names and data sets are written, too.
+        let bare = id.strip_prefix("acquisitions/").unwrap_or(&id);
+        return Ok(bare.strip_suffix(".zspy").unwrap_or(bare).to_owned());
     }
     if let Some(running) = client.status().await?.acquisition {
         return Ok(running);
@@ -95,19 +97,28 @@ async fn chosen(client: &Client, id: Option<String>) -> Result<String, Failure> 
 pub(crate) async fn show(args: IdArgs, output: &Output) -> Result<(), Failure> {
     let client = online::connect(&args.server).await?;
     let acquisition = client.acquisition(&chosen(&client, args.id).await?).await?;
-    output.result(summary(&acquisition), &report(&acquisition));
+    let waits = advice(&acquisition, client.server());
+    let text = summary(&acquisition) + &waits.map_or(String::new(), |w| format!("\n{w}"));
+    output.result(text, &report(&acquisition));
     Ok(())
 }
 
 pub(crate) async fn watch(args: IdArgs, output: &Output) -> Result<(), Failure> {
     let client = online::connect(&args.server).await?;
     let id = chosen(&client, args.id).await?;
-    let bar = Bar::new();
+    let mut follower = Follower::new(&client, output);
     let mut watch = client.watch(&id, 10.0).await?;
-    while let Some(acquisition) = watch.next().await? {
-        bar.show(&acquisition);
+    let mut again = tokio::time::interval(LOOK_AGAIN);
+    loop {
+        tokio::select! {
+            next = watch.next() => match next? {
+                Some(acquisition) => follower.show(&acquisition),
+                None => break,
+            },
+            _ = again.tick() => follower.look_again(),
+        }
     }
-    bar.clear();
+    follower.clear();
     let ended = client.acquisition(&id).await?;
     output.result(summary(&ended), &report(&ended));
     finished(&ended)
@@ -127,12 +138,19 @@ pub(crate) async fn pause(args: IdArgs, output: &Output) -> Result<(), Failure> 
 pub(crate) async fn resume(args: IdArgs, output: &Output) -> Result<(), Failure> {
     let client = online::connect(&args.server).await?;
     let id = chosen(&client, args.id).await?;
-    let acquisition = lease_file::under_borrowed(&client, async |lease: &Lease| {
-        Ok(client.resume(lease, &id).await?)
+    if let Some(lease) = lease_file::kept(&client).await? {
+        let resumed = client.resume(&lease, &id).await?;
+        output.result(summary(&resumed), &report(&resumed));
+        return Ok(());
+    }
+    // Who gives control back blanks: it is kept until the acquisition has ended.
+    let ended = lease_file::under(&client, async |lease: &Lease| {
+        let ended = follow_resumed(&client, lease, &id, output).await?;
+        output.result(summary(&ended), &report(&ended));
+        Ok(ended)
     })
     .await?;
-    output.result(summary(&acquisition), &report(&acquisition));
-    Ok(())
+    finished(&ended)
 }
 
 pub(crate) async fn abort(args: IdArgs, output: &Output) -> Result<(), Failure> {
@@ -171,8 +189,9 @@ pub(crate) async fn blank(args: ServerArgs, output: &Output) -> Result<(), Failu
     }
     if let Some(trip) = &blanked.trip {
         text += &format!(
-            "\ntrip {} is latched; `beamwright clear-trip {}` before going on",
-            trip.cause_id, trip.cause_id
+            "\ntrip {} is latched; {} before going on",
+            trip.cause_id,
+            command(&format!("clear-trip {}", trip.cause_id), client.server()),
         );
     }
     output.result(text, &json!({ "blanked": blanked }));
@@ -185,8 +204,16 @@ pub(crate) async fn clear_trip(args: ClearTripArgs, output: &Output) -> Result<(
         Ok(client.clear_trip(lease, u64::from(args.trip)).await?)
     })
     .await?;
+    let next = match client.status().await?.acquisition {
+        Some(id) => format!(
+            "; next: {} (or {})",
+            command(&format!("resume {id}"), client.server()),
+            command(&format!("abort {id}"), client.server()),
+        ),
+        None => String::new(),
+    };
     output.result(
-        format!("trip {} is cleared", args.trip),
+        format!("trip {} is cleared{next}", args.trip),
         &json!({ "cleared": args.trip }),
     );
     Ok(())

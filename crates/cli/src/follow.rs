@@ -1,11 +1,15 @@
 //! Following an acquisition: on a terminal a bar, with the newest picture above it; elsewhere a line now and then.
+//! What waits for the operator is said in full: why, and what to type next.
 
+use crate::args::DEFAULT_SERVER;
 use crate::output::{Output, bytes, count, seconds};
 use client::{
     Acquisition, AcquisitionState, Client, Prediction, Preview, PreviewOptions, PreviewStream,
 };
+use domain::{Clock, MonotonicClock};
 use indicatif::{ProgressBar, ProgressDrawTarget, ProgressStyle};
 use std::io::IsTerminal;
+use std::time::Duration;
 use store::{ColourMap, DisplayRange, Plane, ansi_picture};
 
 /// Columns of the picture.
@@ -65,6 +69,10 @@ impl Bar {
         }
     }
 
+    fn message(&self, text: String) {
+        self.0.set_message(text);
+    }
+
     pub(crate) fn clear(&self) {
         self.0.finish_and_clear();
     }
@@ -95,22 +103,58 @@ pub(crate) async fn next_picture(pictures: &mut Option<PreviewStream>) -> Previe
     std::future::pending().await
 }
 
-/// Says every tenth of an acquisition in a line, where there is no bar.
-#[derive(Debug, Default)]
-pub(crate) struct Lines {
+/// Looks again at what lasts so often.
+pub(crate) const LOOK_AGAIN: Duration = Duration::from_secs(1);
+/// Without a terminal, what lasts is said again so often.
+const SAY_AGAIN: Duration = Duration::from_secs(10);
+
+/// Shows one acquisition until it ends: a bar on a terminal, elsewhere a line every tenth and at every new state.
+pub(crate) struct Follower<'a> {
+    bar: Bar,
+    output: &'a Output,
+    /// What `--server` has to say in the commands that are told.
+    server: String,
+    clock: MonotonicClock,
     tenth: u32,
     state: String,
+    advice: Option<String>,
+    /// What is done after the last sample, and since when.
+    completing: Option<(String, Duration)>,
+    said: Duration,
 }
 
-impl Lines {
-    pub(crate) fn show(&mut self, acquisition: &Acquisition, output: &Output) {
-        if output.json || std::io::stderr().is_terminal() {
-            return;
+impl<'a> Follower<'a> {
+    pub(crate) fn new(client: &Client, output: &'a Output) -> Self {
+        Self {
+            bar: Bar::new(),
+            output,
+            server: client.server().to_owned(),
+            clock: MonotonicClock::new(),
+            tenth: 0,
+            state: String::new(),
+            advice: None,
+            completing: None,
+            said: Duration::ZERO,
+        }
+    }
+
+    pub(crate) fn show(&mut self, acquisition: &Acquisition) {
+        self.bar.show(acquisition);
+        let advice = advice(acquisition, &self.server);
+        if advice != self.advice {
+            if let Some(text) = &advice {
+                self.say(text);
+            }
+            self.advice = advice;
+        }
+        let completing = completing(acquisition);
+        if completing.as_ref() != self.completing.as_ref().map(|(what, _)| what) {
+            self.completing = completing.map(|what| (what, self.clock.now()));
         }
         let progress = &acquisition.progress;
         let (tenth, state) = ((progress.done * 10.0) as u32, state(acquisition.state));
         if tenth != self.tenth || state != self.state {
-            output.line(format!(
+            self.line(&format!(
                 "{:>3} % {state}, {} positions, {}",
                 10 * tenth.min(10),
                 count(progress.n_sampled as f64),
@@ -118,6 +162,98 @@ impl Lines {
             ));
             (self.tenth, self.state) = (tenth, state);
         }
+    }
+
+    /// To be called every [`LOOK_AGAIN`]: after the last sample no news come until the files are complete.
+    pub(crate) fn look_again(&mut self) {
+        let Some((what, since)) = &self.completing else {
+            return;
+        };
+        let now = self.clock.now();
+        let text = format!("{what}, for {:.0} s", (now - *since).as_secs_f64());
+        self.bar.message(text.clone());
+        if now >= (*since).max(self.said) + SAY_AGAIN {
+            self.said = now;
+            self.line(&text);
+        }
+    }
+
+    pub(crate) fn picture(&self, preview: &Preview) {
+        self.bar.picture(preview);
+    }
+
+    pub(crate) fn clear(&self) {
+        self.bar.clear();
+    }
+
+    /// What nobody may miss: above the bar, or in a line.
+    fn say(&self, text: &str) {
+        if std::io::stderr().is_terminal() {
+            self.bar.0.println(text);
+        } else {
+            self.line(text);
+        }
+    }
+
+    /// Only where there is no bar.
+    fn line(&self, text: &str) {
+        if !self.output.json && !std::io::stderr().is_terminal() {
+            self.output.line(text);
+        }
+    }
+}
+
+/// What is done after the last sample.
+fn completing(acquisition: &Acquisition) -> Option<String> {
+    let progress = &acquisition.progress;
+    let ended = progress.n_sampled + progress.n_gaps;
+    let awaited = progress.n_submitted.saturating_sub(ended);
+    match acquisition.state {
+        AcquisitionState::Finishing if awaited > 0 => Some(format!(
+            "finishing: the last {} positions are awaited",
+            count(awaited as f64)
+        )),
+        AcquisitionState::Finishing => Some(format!(
+            "finishing: the beam is off; the estimate is refined and the files of {} samples are written",
+            count(progress.n_sampled as f64)
+        )),
+        _ => None,
+    }
+}
+
+/// Why an acquisition waits for its operator, and what to type next.
+pub(crate) fn advice(acquisition: &Acquisition, server: &str) -> Option<String> {
+    let id = &acquisition.id;
+    let command = |verb: String| command(&verb, server);
+    match (acquisition.state, &acquisition.trip) {
+        (AcquisitionState::Tripped, Some(trip)) => Some(format!(
+            "{id} is tripped, the beam is blanked: {}\n    next: {}, then {} (or {})",
+            trip.text.split(';').next().unwrap_or_default(),
+            command(format!("clear-trip {}", trip.cause_id)),
+            command(format!("resume {id}")),
+            command(format!("abort {id}")),
+        )),
+        (AcquisitionState::Tripped, None) => Some(format!(
+            "{id} is tripped, the beam is blanked\n    next: {} says why; then {} (or {})",
+            command("status".to_owned()),
+            command(format!("resume {id}")),
+            command(format!("abort {id}")),
+        )),
+        (AcquisitionState::Paused, _) => Some(format!(
+            "{id} is paused, the beam is blanked\n    next: {} (or {})",
+            command(format!("resume {id}")),
+            command(format!("abort {id}")),
+        )),
+        _ => None,
+    }
+}
+
+/// A command as it is typed for the server at hand.
+pub(crate) fn command(verb: &str, server: &str) -> String {
+    if server == DEFAULT_SERVER {
+        format!("`beamwright {verb}`")
+    } else {
+        format!("`beamwright {verb} --server {server}`")
     }
 }
 

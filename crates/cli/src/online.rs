@@ -92,8 +92,8 @@ pub(crate) fn field(
     if let Some(centre) = &args.centre_nm {
         field.centre = numbers("centre_nm", centre)?;
     }
-    field.rotation =
-        Angle::from_radians(args.rotation_deg.to_radians()).map_err(|e| e.named("rotation_deg"))?;
+    field.rotation = Angle::from_radians(args.rotation_deg.to_radians())
+        .map_err(|_| Invalid::new("rotation_deg", args.rotation_deg, "-57000 to 57000 degrees"))?;
     let region = match (&args.region_nm, &args.region_of) {
         (None, None) => None,
         (Some(rectangle), None) => Some(Region::Field(numbers("region_nm", rectangle)?)),

@@ -55,7 +55,10 @@ pub(crate) fn seconds(s: f64) -> String {
         _ if s >= 60.0 => format!("{:.0} min {:.0} s", (s / 60.0).floor(), s % 60.0),
         _ if s >= 1.0 => format!("{s:.2} s"),
         _ if s >= 1e-3 => format!("{:.2} ms", s * 1e3),
-        _ => format!("{:.1} µs", s * 1e6),
+        _ if s >= 1e-6 => format!("{:.1} µs", s * 1e6),
+        // Less than a microsecond is a number of ticks: none of its digits is dropped.
+        _ if s <= 0.0 => "0 s".to_owned(),
+        _ => format!("{} ns", (s * 1e12).round() / 1e3),
     }
 }
 

@@ -1,14 +1,16 @@
 //! From options to a scan plan. Ranges are the domain's business; here only texts are taken apart.
 
-use crate::args::{OrderArg, PlanArgs};
+use crate::args::{OrderArg, PlanArgs, ViewArgs};
 use domain::{
     AreaLimit, BlankTravel, DetectorName, Dose, DoseLimits, DwellTime, Electrons, Estimator,
-    Exposure, Fraction, Invalid, Nanometres, Order, Pattern, Plan, ScanField, SettleLaw, StopRule,
-    Texts,
+    Exposure, Fraction, Invalid, Nanometres, Order, Pattern, Plan, PlanKind, ScanField, SettleLaw,
+    StopRule, Texts,
 };
 use std::sync::Arc;
 use std::time::Duration;
 
+/// Mean dose rate of a view that states none, e/Å²/s.
+const DOSE_RATE: f64 = 100.0;
 /// Positions per decision of a policy, where none are stated.
 const POLICY_BATCH: u32 = 256;
 
@@ -62,6 +64,10 @@ pub(crate) fn plan(
         plan.stop.push(StopRule::Resolution(nm));
     }
     if let Some(relative) = args.until_precision {
+        if !(relative > 0.0 && relative <= 1.0) {
+            let allowed = "above 0, at most 1: a share of the mean signal";
+            return Err(Invalid::new("until_precision", relative, allowed));
+        }
         plan.stop.push(StopRule::Precision {
             relative,
             region: None,
@@ -81,8 +87,57 @@ pub(crate) fn plan(
         title: args.title.clone(),
         notes: args.notes.clone(),
     };
-    plan.check()?;
+    plan.check().map_err(as_option)?;
     Ok(plan)
+}
+
+/// The plan of a `view` on `field`: frames without end, within what bounds them.
+pub(crate) fn view(
+    args: &ViewArgs,
+    field: ScanField,
+    detectors: Vec<DetectorName>,
+) -> Result<Plan, Invalid> {
+    let dwell = DwellTime::from_microseconds(args.dwell_us)?;
+    let mut plan = Plan::new(field, detectors, Exposure::Dwell(dwell));
+    plan.kind = PlanKind::View;
+    plan.pattern = Pattern::Jittered;
+    plan.fraction = Fraction::new(args.fraction)?;
+    plan.n_frames = args.frames;
+    plan.limits.total = electrons("max_electrons", args.max_electrons)?;
+    if let Some(s) = args.until_s {
+        plan.stop.push(StopRule::Time(span("until_s", s, 1.0)?));
+    }
+    let is_known = field.area_a2().is_some();
+    plan.dose_rate_limit = match args.max_dose_rate {
+        Some(rate) if !is_known => {
+            let allowed = "none, as the pixel size of this field is unknown: bound the view by --max-electrons or --until-s";
+            return Err(Invalid::new("max_dose_rate", rate, allowed));
+        }
+        Some(rate) => Some(positive("max_dose_rate", rate, "e/Å²/s")?),
+        None => is_known.then_some(DOSE_RATE),
+    };
+    if !is_known && plan.limits.total.is_none() && plan.stop.is_empty() {
+        let allowed = "--max-electrons or --until-s: the pixel size of this field is unknown, so no dose rate bounds a view";
+        return Err(Invalid::new("max_electrons", "none", allowed));
+    }
+    plan.check().map_err(as_option)?;
+    Ok(plan)
+}
+
+/// Names of the domain's own check as options.
+pub(crate) fn as_option(invalid: Invalid) -> Invalid {
+    let option = match invalid.field.as_ref() {
+        "n_frames" => "frames",
+        "detectors" => "detector",
+        "limits" => "max_dose_e_per_a2",
+        "detached.electrons" => "max_electrons",
+        "stop.resolution_nm" => "until_resolution_nm",
+        other => match other.strip_prefix("pattern.list") {
+            Some(at) => return invalid.clone().named(format!("list{at}")),
+            None => return invalid,
+        },
+    };
+    invalid.named(option)
 }
 
 fn exposure(args: &PlanArgs) -> Result<Exposure, Invalid> {
@@ -173,10 +228,6 @@ fn limits(args: &PlanArgs) -> Result<DoseLimits, Invalid> {
             radius: Nanometres::new(number(radius)?).map_err(|e| e.named("max_area_dose"))?,
         })
     };
-    let electrons = |field: &'static str, value: Option<f64>| {
-        let checked = value.map(|v| positive(field, v, "electrons").and_then(Electrons::new));
-        checked.transpose().map_err(|e| e.named(field))
-    };
     Ok(DoseLimits {
         total: electrons("max_electrons", args.max_electrons)?,
         mean: args
@@ -186,6 +237,11 @@ fn limits(args: &PlanArgs) -> Result<DoseLimits, Invalid> {
         area: args.max_area_dose.as_deref().map(area).transpose()?,
         position: electrons("max_position_electrons", args.max_position_electrons)?,
     })
+}
+
+fn electrons(field: &'static str, value: Option<f64>) -> Result<Option<Electrons>, Invalid> {
+    let checked = value.map(|v| positive(field, v, "electrons").and_then(Electrons::new));
+    checked.transpose().map_err(|e| e.named(field))
 }
 
 fn positive(field: &'static str, value: f64, unit: &str) -> Result<f64, Invalid> {
@@ -272,7 +328,9 @@ mod tests {
             ("--lead-ms 0", "lead_ms"),
             ("--until-s -1", "until_s"),
             ("--until-resolution-nm 0", "until_resolution_nm"),
-            ("--until-precision 2", "stop.relative"),
+            ("--until-precision 2", "until_precision"),
+            ("--frames 0", "frames"),
+            ("--detector haadf,haadf", "detector"),
         ] {
             assert_eq!(plan_of(options).unwrap_err().field, field, "{options}");
         }

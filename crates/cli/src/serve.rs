@@ -2,12 +2,14 @@
 
 use crate::args::{ConfigArg, ServeArgs};
 use crate::failure::Failure;
+use crate::follow::command;
 use crate::output::Output;
 use daemon::{Config, Ending, Shutdown};
 use domain::Invalid;
 use serde_json::json;
 use std::io::IsTerminal;
 use std::path::PathBuf;
+use tokio::signal::unix::{Signal, SignalKind, signal};
 use tracing_subscriber::filter::LevelFilter;
 
 impl From<daemon::Error> for Failure {
@@ -53,12 +55,21 @@ pub(crate) async fn serve(args: ServeArgs, output: &Output) -> Result<(), Failur
     if let Some(directory) = &args.web_dir {
         config.service.web_directory.clone_from(directory);
     }
-    let anyone = config.role_without_token();
+    let way = Way {
+        anyone: config.role_without_token(),
+        is_tls: config.service.tls.is_some(),
+        config: args.config.config.clone(),
+    };
     let (directory, uri) = (
         config.store.directory.clone(),
         config.controller.uri.clone(),
     );
     let shutdown = Shutdown::new();
+    // Heard from here on: whoever is told to stop while it starts stops in order, too.
+    let [mut terminate, mut interrupt] = [
+        heard(SignalKind::terminate())?,
+        heard(SignalKind::interrupt())?,
+    ];
     let running = daemon::serve(config, shutdown.clone()).await?;
     if args.config.config.is_none() {
         output.line("no configuration: this is the simulated microscope");
@@ -67,16 +78,17 @@ pub(crate) async fn serve(args: ServeArgs, output: &Output) -> Result<(), Failur
     for address in &running.addresses {
         output.line(format!("listening on {address}"));
     }
-    if let Some(role) = anyone {
-        output.line(format!(
-            "whoever reaches the TCP port of this machine is {role} without a token (access.without_token)"
-        ));
+    for hint in how_to_get_in(&running.addresses, &way) {
+        output.line(hint);
     }
     if output.json {
         output.line(json!({ "addresses": running.addresses, "directory": directory }).to_string());
     }
     let pull = tokio::spawn(async move {
-        wait_for_signal().await;
+        tokio::select! {
+            _ = terminate.recv() => {}
+            _ = interrupt.recv() => {}
+        }
         shutdown.pull();
     });
     let ending = running.ended().await;
@@ -84,6 +96,48 @@ pub(crate) async fn serve(args: ServeArgs, output: &Output) -> Result<(), Failur
     in_order(ending)?;
     output.line("stopped: the beam is blanked, files are complete");
     Ok(())
+}
+
+/// What decides how clients are let in.
+struct Way {
+    /// Role on the loopback port without a token.
+    anyone: Option<daemon::Role>,
+    is_tls: bool,
+    /// As `token add` needs it.
+    config: Option<PathBuf>,
+}
+
+/// For each address what a client types.
+fn how_to_get_in(addresses: &[String], way: &Way) -> Vec<String> {
+    let config = match &way.config {
+        Some(path) => format!(" --config {}", path.display()),
+        None => String::new(),
+    };
+    let token = format!(
+        "`beamwright token add NAME --role operator{config}` prints a token for clients on the TCP port: --token-file FILE"
+    );
+    let hints = addresses.iter().flat_map(|address| {
+        let status = command("status", address);
+        if address.starts_with("unix:") {
+            return vec![format!(
+                "users of this machine who may open the socket need no token: {status}"
+            )];
+        }
+        if way.is_tls {
+            let certs = "`beamwright certs issue DIRECTORY NAME` makes the certificate of a client: --ca, --cert, --key";
+            return vec![certs.to_owned()];
+        }
+        match way.anyone {
+            Some(role) => vec![
+                format!(
+                    "whoever reaches the TCP port of this machine is {role} without a token (access.without_token): {status}"
+                ),
+                token.clone(),
+            ],
+            None => vec![token.clone()],
+        }
+    });
+    hints.collect()
 }
 
 /// What an operator is to know of an end that is not in order.
@@ -130,17 +184,6 @@ fn data_directory() -> PathBuf {
     base.unwrap_or_else(std::env::temp_dir).join("beamwright")
 }
 
-/// SIGTERM, SIGINT, or Ctrl-C where there are no signals.
-async fn wait_for_signal() {
-    #[cfg(unix)]
-    {
-        use tokio::signal::unix::{SignalKind, signal};
-        if let Ok(mut terminate) = signal(SignalKind::terminate()) {
-            tokio::select! {
-                _ = terminate.recv() => return,
-                _ = tokio::signal::ctrl_c() => return,
-            }
-        }
-    }
-    let _ = tokio::signal::ctrl_c().await;
+fn heard(kind: SignalKind) -> Result<Signal, Failure> {
+    signal(kind).map_err(|e| Failure::Internal(e.into()))
 }

@@ -32,7 +32,7 @@ pub enum Error {
     },
     /// The control lease has ended: expired, taken over, or released. The beam is blanked unless a detached
     /// acquisition runs. Acquire it again.
-    #[error("the control lease has ended: {message}")]
+    #[error("{message}")]
     LeaseLost {
         /// Why.
         message: String,

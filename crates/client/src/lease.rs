@@ -108,7 +108,7 @@ impl Client {
             Ok(State::Lost(error)) => Err(error),
             Ok(State::Held(_)) => Ok(lease),
             Err(_) => Err(Error::LeaseLost {
-                message: "its heartbeat ended".to_owned(),
+                message: "the heartbeat of the control lease ended".to_owned(),
             }),
         }
     }
@@ -151,7 +151,7 @@ impl Lease {
                 State::Held(_) => unreachable!("waited for the loss"),
             },
             Err(_) => Error::LeaseLost {
-                message: "its heartbeat ended".to_owned(),
+                message: "the heartbeat of the control lease ended".to_owned(),
             },
         }
     }

@@ -44,7 +44,7 @@ pub enum Error {
     Simulation(#[from] sim::Error),
     /// The controller cannot be opened.
     #[error(transparent)]
-    Controller(#[from] hal::Error),
+    Controller(hal::Error),
     /// The data directory cannot be used.
     #[error(transparent)]
     Store(#[from] store::Error),
@@ -59,4 +59,14 @@ pub enum Error {
         /// Why.
         source: io::Error,
     },
+}
+
+impl From<hal::Error> for Error {
+    fn from(error: hal::Error) -> Self {
+        match error {
+            // It names the key itself.
+            hal::Error::Invalid(invalid) => Self::Invalid(invalid),
+            error => Self::Controller(error),
+        }
+    }
 }

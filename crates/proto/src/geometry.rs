@@ -102,20 +102,17 @@ pub(crate) fn rect_of_field_rect(
     field: &ScanField,
     rect: &v1::FieldRect,
 ) -> Result<PixelRect, Invalid> {
-    let [width, height] = field.extent();
     let cols = span(
         ["x0_nm", "x1_nm"],
-        [rect.x0_nm - field.centre[0], rect.x1_nm - field.centre[0]],
         [rect.x0_nm, rect.x1_nm],
-        width,
-        field.grid.n_cols(),
+        field,
+        (0, field.grid.n_cols()),
     )?;
     let rows = span(
         ["y0_nm", "y1_nm"],
-        [rect.y0_nm - field.centre[1], rect.y1_nm - field.centre[1]],
         [rect.y0_nm, rect.y1_nm],
-        height,
-        field.grid.n_rows(),
+        field,
+        (1, field.grid.n_rows()),
     )?;
     Ok(PixelRect {
         row: rows.0,
@@ -125,16 +122,18 @@ pub(crate) fn rect_of_field_rect(
     })
 }
 
-/// First pixel and number of pixels whose centres are within `[from, to]`, given relative to the centre of the field.
+/// First pixel and number of pixels whose centres are within what is given along `axis`, which has `n` pixels.
 fn span(
     names: [&'static str; 2],
-    [from, to]: [f64; 2],
     given: [f64; 2],
-    extent: f64,
-    n: u32,
+    field: &ScanField,
+    (axis, n): (usize, u32),
 ) -> Result<(u32, u32), Invalid> {
+    let (extent, centre) = (field.extent()[axis], field.centre[axis]);
+    let [from, to] = given.map(|at| at - centre);
     let (half, slack) = (extent / 2.0, extent * 1e-9);
-    let range = || format!("inside the field, {extent} field units wide");
+    let (low, high, unit) = (centre - half, centre + half, field.pitch.unit());
+    let range = || format!("{low:.4} to {high:.4} {unit}: inside the field");
     for (name, relative, given) in [(names[0], from, given[0]), (names[1], to, given[1])] {
         if !(relative.is_finite() && relative.abs() <= half + slack) {
             return Err(Invalid::new(name, given, range()));
@@ -149,7 +148,10 @@ fn span(
         return Err(Invalid::new(
             names[1],
             given[1],
-            format!("beyond {} by at least a pixel", names[0]),
+            format!(
+                "beyond {} = {} {unit} by at least a pixel, {pitch:.4} {unit}",
+                names[0], given[0]
+            ),
         ));
     }
     Ok((first as u32, (last - first) as u32 + 1))

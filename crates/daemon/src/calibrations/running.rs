@@ -71,6 +71,7 @@ pub(crate) async fn run(
             sender,
             shared: shared.clone(),
             began: shared.engine.now(),
+            predicted: job.predicted,
             max_electrons: job.max_electrons,
         };
         teller.planned(&job);
@@ -88,6 +89,8 @@ struct Teller {
     n_kept: usize,
     shared: Arc<Shared>,
     began: Duration,
+    /// Beam time.
+    predicted: Duration,
     max_electrons: Option<f64>,
 }
 
@@ -104,7 +107,11 @@ impl Teller {
     /// False when the caller is gone.
     fn at(&self, progress: &Progress) -> bool {
         let spent = self.shared.engine.now().saturating_sub(self.began);
-        let left = spent.as_millis() as f64 * (1.0 / progress.done.max(1e-3) - 1.0);
+        let left = match progress.done {
+            // The time that a step takes to begin says nothing of the rest.
+            done if done < 0.05 => self.predicted.as_millis() as f64 * (1.0 - done),
+            done => spent.as_millis() as f64 * (1.0 / done - 1.0),
+        };
         self.progress(v1::CalibrationProgress {
             step: progress.step.to_owned(),
             done: progress.done.clamp(0.0, 1.0),

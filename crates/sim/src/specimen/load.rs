@@ -125,6 +125,10 @@ fn load(path: &Path, options: &LoadOptions) -> Result<Image, Error> {
         }
         return load_folder(path, options);
     }
+    if !path.exists() {
+        let value = format!("{:?} (no such file or folder)", path.display().to_string());
+        return Err(Invalid::new("specimen", value, ALLOWED).into());
+    }
     if !path.is_file() {
         return Err(refused(path, ALLOWED));
     }
