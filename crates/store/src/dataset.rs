@@ -13,6 +13,7 @@
 //! tile through a callback, and what is counted per pixel is counted in bands of at most 16 Mi pixels.
 
 mod columns;
+mod counts;
 mod finalise;
 mod metadata;
 mod open;

@@ -22,8 +22,9 @@ use std::time::Duration;
 const AHEAD: usize = 4;
 /// Fallback batches kept in reserve.
 const RESERVE: usize = 2;
-/// Submissions smaller than this wait for more room, unless the controller runs dry.
-const SMALL: usize = 256;
+/// A controller that holds work for a quarter of the lead is sent more once this part of lead and room is free: few large
+/// pieces cost less than many small ones.
+const PIECE: u64 = 8;
 /// A decision's deadline lies this long before the controller runs dry.
 const MARGIN: Duration = Duration::from_millis(1);
 
@@ -585,7 +586,12 @@ impl Core {
         let lead_ns = active.prepared.plan.lead.as_nanos() as u64;
         loop {
             let (held, in_flight) = (active.flight.work_ns(), active.flight.n());
+            let is_low = in_flight == 0 || held <= lead_ns / 4;
+            let is_full = |held: u64, most: u64| most - most / PIECE < held;
             if held >= lead_ns || in_flight >= room {
+                return;
+            }
+            if !is_low && (is_full(held, lead_ns) || is_full(in_flight, room)) {
                 return;
             }
             let pipeline = &mut active.pipeline;
@@ -610,8 +616,7 @@ impl Core {
             let n = fits
                 .max(usize::from(in_flight == 0))
                 .min((room - in_flight) as usize);
-            let small = n < SMALL.min(front.left());
-            if n == 0 || (small && held > lead_ns / 4 && in_flight > 0) {
+            if n == 0 {
                 return;
             }
             let n = active.within_rules(n);

@@ -1,5 +1,5 @@
-//! The thread that writes the journal. What it has laid out it writes as soon as it has nothing more to lay out, and in any case
-//! soon: a process that is killed loses what is not written. It gives signs of life.
+//! The thread that writes the journal. It lays out what has gathered and writes it, then sleeps for a moment: a queue that is waited
+//! at costs a wake-up per record, and a process that is killed loses what is not written. It gives signs of life.
 
 #[cfg(test)]
 mod tests;
@@ -10,17 +10,19 @@ use crate::RecorderState;
 use crate::core::{Event, OpenFailure, Totals};
 use crate::parts::journal::t_ns;
 use crate::parts::recording::{SPACE_RESERVE, finish_of, open};
-use crossbeam::channel::{Receiver, RecvTimeoutError, Sender};
+use crossbeam::channel::{Receiver, Sender, TryRecvError};
 use std::path::PathBuf;
 use std::sync::Arc;
 use std::sync::atomic::Ordering;
 use std::time::Duration;
 use store::{Record, Recorder};
 
-/// A sign of life at least so often.
-const LOOK_UP: Duration = Duration::from_millis(2);
+/// What gathers for so long is laid out and written at once.
+const GATHER: Duration = Duration::from_millis(1);
 /// What is laid out is written after so long, however much more waits.
 const WRITE_EVERY: Duration = Duration::from_millis(10);
+/// A sign of life at least so often while nothing is recorded.
+const IDLE: Duration = Duration::from_millis(20);
 /// Free space is looked at so often.
 const SPACE_EVERY: Duration = Duration::from_secs(1);
 
@@ -41,13 +43,13 @@ pub(super) fn run(requests: &Receiver<Request>, wires: &Wires) {
         wires
             .recorder_at
             .store(t_ns(clock.now()), Ordering::Release);
-        let request = match requests.recv_timeout(LOOK_UP) {
-            Ok(request) => Some(request),
-            Err(RecvTimeoutError::Timeout) => None,
-            Err(RecvTimeoutError::Disconnected) => return,
+        let next = match requests.try_recv() {
+            Err(TryRecvError::Empty) if recorder.is_none() => requests.recv_timeout(IDLE).ok(),
+            Err(TryRecvError::Disconnected) => return,
+            other => other.ok(),
         };
         let now = clock.now();
-        if request.is_none() || now >= written_at + WRITE_EVERY {
+        if next.is_none() || now >= written_at + WRITE_EVERY {
             written_at = now;
             let is_space_due = now >= space_at + SPACE_EVERY;
             if is_space_due {
@@ -63,7 +65,10 @@ pub(super) fn run(requests: &Receiver<Request>, wires: &Wires) {
             });
             report(&mut recorder, result, wires);
         }
-        let Some(request) = request else {
+        let Some(request) = next else {
+            if recorder.is_some() {
+                clock.sleep(GATHER);
+            }
             continue;
         };
         match request {

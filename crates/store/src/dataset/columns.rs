@@ -1,6 +1,6 @@
 //! The samples as columns of equal length.
 
-use super::{SAMPLES, TILE};
+use super::SAMPLES;
 use crate::Error;
 use crate::record::Header;
 use crate::zarr::{Array, ArrayWriter, ElementType, group, write_attributes};
@@ -102,13 +102,6 @@ pub struct SampleSummary {
     pub cut_bytes: u64,
 }
 
-/// Rows of the chunk's samples: lets bands skip chunks that do not touch them.
-#[derive(Debug, Clone, Copy)]
-pub(super) struct RowSpan {
-    pub(super) min: f32,
-    pub(super) max: f32,
-}
-
 /// All columns being written.
 #[derive(Debug)]
 pub(super) struct Columns {
@@ -120,7 +113,6 @@ pub(super) struct Columns {
     flags: ColumnWriter,
     signals: Vec<ColumnWriter>,
     units: Vec<&'static str>,
-    pub(super) row_spans: Vec<RowSpan>,
     pub(super) n_samples: u64,
 }
 
@@ -171,7 +163,6 @@ impl Columns {
             flags: column("flags", ElementType::U8)?,
             signals: signals.collect::<Result<_, _>>()?,
             units: header.detectors.iter().map(Detector::unit).collect(),
-            row_spans: Vec::new(),
             n_samples: 0,
         })
     }
@@ -206,25 +197,8 @@ impl Columns {
             | Signal::Pattern { values, .. }) = signal;
             column.put(values.iter().map(|v| v.to_le_bytes()))?;
         }
-        self.note_rows(&block.row);
         self.n_samples += n as u64;
         Ok(())
-    }
-
-    fn note_rows(&mut self, rows: &[f32]) {
-        for (i, row) in rows.iter().enumerate() {
-            let chunk = (self.n_samples as usize + i) / CHUNK;
-            if chunk == self.row_spans.len() {
-                self.row_spans.push(RowSpan {
-                    min: *row,
-                    max: *row,
-                });
-            } else {
-                let span = &mut self.row_spans[chunk];
-                span.min = span.min.min(*row);
-                span.max = span.max.max(*row);
-            }
-        }
     }
 
     pub(super) fn close(self) -> Result<(), Error> {
@@ -344,58 +318,4 @@ pub(super) fn read(
             .map(signal)
             .collect::<Result<_, _>>()?,
     })
-}
-
-/// Per-pixel counts of the rows `rows` of a grid: visits, and electrons with those outside the dwell.
-pub(super) struct Band {
-    pub(super) rows: Range<u32>,
-    pub(super) visits: Vec<u32>,
-    pub(super) electrons: Vec<f32>,
-}
-
-/// Rows per band: whole tiles, at most 16 Mi pixels where a row of tiles allows it.
-pub(super) fn band_rows(n_cols: u32) -> u32 {
-    let tiles = (1 << 24) / (u64::from(n_cols) * u64::from(TILE));
-    TILE * (tiles as u32).max(1)
-}
-
-/// Counts what the columns hold for one band.
-pub(super) fn count_band(
-    root: &Path,
-    spans: &[RowSpan],
-    rows: Range<u32>,
-    n_cols: u32,
-) -> Result<Band, Error> {
-    let n_pixels = rows.len() * n_cols as usize;
-    let mut band = Band {
-        rows: rows.clone(),
-        visits: vec![0; n_pixels],
-        electrons: vec![0.0; n_pixels],
-    };
-    let [row, col, electrons, outside, flags] =
-        ["row", "col", "electrons", "electrons_outside", "flags"].map(|n| open_column(root, n));
-    let (row, col, electrons, outside, flags) = (row?, col?, electrons?, outside?, flags?);
-    let n_samples = row.shape()[0];
-    for (chunk, span) in spans.iter().enumerate() {
-        let touches = span.max >= rows.start as f32 - 0.5 && span.min < rows.end as f32;
-        if !touches {
-            continue;
-        }
-        let range = chunk * CHUNK..n_samples.min((chunk + 1) * CHUNK);
-        let range = std::slice::from_ref(&range);
-        let (r, c) = (row.read_f32(range)?, col.read_f32(range)?);
-        let (e, o) = (electrons.read_f32(range)?, outside.read_f32(range)?);
-        let f = flags.read(range)?;
-        for i in 0..r.len() {
-            let (y, x) = (r[i].round(), c[i].round());
-            let inside =
-                y >= rows.start as f32 && y < rows.end as f32 && x >= 0.0 && x < n_cols as f32;
-            if inside && !SampleFlags(f[i]).contains(SampleFlags::DARK) {
-                let pixel = (y as u32 - rows.start) as usize * n_cols as usize + x as usize;
-                band.visits[pixel] += 1;
-                band.electrons[pixel] += e[i] + o[i];
-            }
-        }
-    }
-    Ok(band)
 }

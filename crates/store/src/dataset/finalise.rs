@@ -1,6 +1,7 @@
 //! From a journal to a finished data set.
 
-use super::columns::{self, Columns, SampleSummary};
+use super::columns::{Columns, SampleSummary};
+use super::counts::Counts;
 use super::metadata::{self, Axis};
 use super::{EXPERIMENTS, TILE, journal_path};
 use crate::Error;
@@ -72,6 +73,7 @@ impl Finaliser {
         crate::claim::lock(&claim, &path)?;
         let mut reader = JournalReader::open(&path)?;
         let mut columns = Columns::create(&self.directory, &self.header)?;
+        let mut counts = Counts::new(&self.directory, self.header.plan.field.grid);
         let mut summary = SampleSummary::default();
         let mut n_submitted = 0;
         while let Some(record) = reader.next_record()? {
@@ -80,6 +82,7 @@ impl Finaliser {
                 Record::Block(sampled) => {
                     let block = &*sampled.block;
                     columns.put(block)?;
+                    counts.add(block)?;
                     observe(block);
                     add(&mut summary, block);
                 }
@@ -94,9 +97,9 @@ impl Finaliser {
         summary.cut_bytes = reader.tail().cut_bytes;
         let resolved = summary.n_samples + summary.n_gaps;
         summary.n_unresolved = u64::saturating_sub(n_submitted, resolved);
-        let spans = std::mem::take(&mut columns.row_spans);
         columns.close()?;
-        self.write_counts(&spans)?;
+        let pixel_area = self.header.plan.field.pitch.pixel_area_a2();
+        counts.write(pixel_area.map_or(1.0, |area| 1.0 / area) as f32)?;
         self.summary = Some(summary);
         Ok(summary)
     }
@@ -297,57 +300,6 @@ impl Finaliser {
         } else {
             vec![row, col]
         }
-    }
-
-    fn write_counts(&self, spans: &[columns::RowSpan]) -> Result<(), Error> {
-        let grid = self.header.plan.field.grid;
-        let tile = TILE as usize;
-        let open = |name: &str, element| {
-            let directory = self.directory.join(EXPERIMENTS).join(name).join("data");
-            ArrayWriter::create(&directory, element, &[tile, tile])
-        };
-        let mut visits = open("visits", ElementType::U32)?;
-        let mut dose = open("dose", ElementType::F32)?;
-        let per_electron = self
-            .header
-            .plan
-            .field
-            .pitch
-            .pixel_area_a2()
-            .map_or(1.0, |area| 1.0 / area) as f32;
-        let n_cols = grid.n_cols();
-        let step = columns::band_rows(n_cols);
-        let mut padded = Vec::new();
-        for first in (0..grid.n_rows()).step_by(step as usize) {
-            let rows = first..grid.n_rows().min(first + step);
-            let band = columns::count_band(&self.directory, spans, rows, n_cols)?;
-            let in_band = |rect: &PixelRect| band.rows.contains(&rect.row);
-            for rect in tiles(grid).filter(in_band) {
-                let index = [(rect.row / TILE) as usize, (rect.col / TILE) as usize];
-                let cut = |to_bytes: &dyn Fn(usize) -> [u8; 4], padded: &mut Vec<u8>| {
-                    padded.clear();
-                    padded.resize(tile * tile * 4, 0);
-                    for r in 0..rect.n_rows as usize {
-                        let row = (rect.row - band.rows.start) as usize + r;
-                        for c in 0..rect.n_cols as usize {
-                            let pixel = row * n_cols as usize + rect.col as usize + c;
-                            let at = 4 * (r * tile + c);
-                            padded[at..at + 4].copy_from_slice(&to_bytes(pixel));
-                        }
-                    }
-                };
-                cut(&|pixel| band.visits[pixel].to_le_bytes(), &mut padded);
-                visits.write_chunk(&index, &padded)?;
-                cut(
-                    &|pixel| (band.electrons[pixel] * per_electron).to_le_bytes(),
-                    &mut padded,
-                );
-                dose.write_chunk(&index, &padded)?;
-            }
-        }
-        let shape = [grid.n_rows() as usize, n_cols as usize];
-        visits.close(&shape)?;
-        dose.close(&shape)
     }
 
     /// Axes and metadata of the signal `name`.

@@ -303,7 +303,7 @@ fn what_is_not_a_data_set_is_refused() {
 }
 
 #[test]
-fn large_grids_are_counted_band_by_band() {
+fn large_grids_are_counted_tile_by_tile() {
     let place = place();
     let mut header = header(64, 64, &["haadf"]);
     let pitch = Pitch::Nanometres(Nanometres::new(0.1).unwrap());
