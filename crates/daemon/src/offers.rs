@@ -226,7 +226,7 @@ mod tests {
         };
         assert_eq!(outcome(&book, &good), SteerOutcome::Accepted);
         let accepted = book.check(&good, &id, 5, grid).unwrap();
-        assert_eq!(accepted.positions.dwell_ns, [800], "the plan's dwell");
+        assert_eq!(accepted.positions.dwell_ns.at(0), 800, "the plan's dwell");
         let changed = |change: fn(&mut SteerDecision)| {
             let mut d = good.clone();
             change(&mut d);

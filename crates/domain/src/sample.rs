@@ -2,7 +2,9 @@
 //!
 //! Every commanded position ends as exactly one sample or lies in exactly one gap.
 
-/// A value per position, or one for all of a block.
+use std::ops::Range;
+
+/// A value per position, or one for all of them: what is the same everywhere costs nothing.
 #[derive(Debug, Clone, PartialEq)]
 pub enum PerPosition<T> {
     /// The same for every position.
@@ -11,8 +13,15 @@ pub enum PerPosition<T> {
     Each(Vec<T>),
 }
 
+/// No values, for no positions.
+impl<T> Default for PerPosition<T> {
+    fn default() -> Self {
+        Self::Each(Vec::new())
+    }
+}
+
 impl<T: Copy> PerPosition<T> {
-    /// The value of position `i` of the block.
+    /// The value of position `i`.
     #[must_use]
     pub fn at(&self, i: usize) -> T {
         match self {
@@ -25,6 +34,35 @@ impl<T: Copy> PerPosition<T> {
     pub fn iter(&self, n: usize) -> impl Iterator<Item = T> + '_ {
         (0..n).map(|i| self.at(i))
     }
+
+    /// The one value for all, where it is kept as one.
+    #[must_use]
+    pub const fn uniform(&self) -> Option<T> {
+        match self {
+            Self::Uniform(value) => Some(*value),
+            Self::Each(_) => None,
+        }
+    }
+
+    /// For how many positions this is; one value is for any `n`.
+    #[must_use]
+    pub const fn len(&self, n: usize) -> usize {
+        match self {
+            Self::Uniform(_) => n,
+            Self::Each(values) => values.len(),
+        }
+    }
+
+    /// One value for each of `n` positions, to be changed.
+    pub fn each_mut(&mut self, n: usize) -> &mut Vec<T> {
+        if let Self::Uniform(value) = *self {
+            *self = Self::Each(vec![value; n]);
+        }
+        match self {
+            Self::Each(values) => values,
+            Self::Uniform(_) => unreachable!("made one value each above"),
+        }
+    }
 }
 
 impl<T: Copy + PartialEq> PerPosition<T> {
@@ -34,6 +72,39 @@ impl<T: Copy + PartialEq> PerPosition<T> {
         match values {
             [first, rest @ ..] if rest.iter().all(|v| v == first) => Self::Uniform(*first),
             _ => Self::Each(values.to_vec()),
+        }
+    }
+
+    /// The values of positions `range`.
+    #[must_use]
+    pub fn slice(&self, range: Range<usize>) -> Self {
+        match self {
+            Self::Uniform(value) => Self::Uniform(*value),
+            Self::Each(values) => Self::from_slice(&values[range]),
+        }
+    }
+
+    /// Behind the values of `n` positions come `more` that have this one.
+    pub fn extend(&mut self, n: usize, more: usize, value: T) {
+        match self {
+            _ if more == 0 => {}
+            Self::Each(values) if values.is_empty() => *self = Self::Uniform(value),
+            Self::Uniform(shared) if *shared == value => {}
+            Self::Uniform(_) | Self::Each(_) => self.each_mut(n).resize(n + more, value),
+        }
+    }
+}
+
+impl PerPosition<u32> {
+    /// Sum over positions `range`, fewer than 2³².
+    #[must_use]
+    pub fn sum(&self, range: Range<usize>) -> u64 {
+        match self {
+            Self::Uniform(value) => u64::from(*value) * range.len() as u64,
+            // Cannot overflow, and without the test for it several are added at once.
+            Self::Each(values) => values[range]
+                .iter()
+                .fold(0, |sum: u64, &v| sum.wrapping_add(u64::from(v))),
         }
     }
 }

@@ -132,10 +132,7 @@ fn run(limited: bool) -> f64 {
                     let mut positions = template.clone();
                     positions.frame = ask.frame;
                     let n = ask.n_wanted as usize;
-                    positions.row.truncate(n);
-                    positions.col.truncate(n);
-                    positions.dwell_ns.truncate(n);
-                    positions.settle_ns.truncate(n);
+                    positions.truncate(n);
                     events.push(Event::Decided {
                         batch: ask.batch,
                         positions,

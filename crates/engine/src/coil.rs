@@ -279,7 +279,7 @@ impl Follower {
         for i in range {
             let place = [f64::from(batch.col[i]), f64::from(batch.row[i])];
             let [x, y] = self.coils.coil_from_pixel.apply(place);
-            let (dwell, settle) = (batch.dwell_ns[i], batch.settle_ns[i]);
+            let (dwell, settle) = (batch.dwell_ns.at(i), batch.settle_ns.at(i));
             self.commanded.push(y as f32, x as f32, dwell, settle);
         }
     }
@@ -287,12 +287,7 @@ impl Follower {
     fn run(&mut self) {
         self.path.clear();
         self.predictor.predict(&self.commanded, &mut self.path);
-        let times = self
-            .commanded
-            .dwell_ns
-            .iter()
-            .chain(&self.commanded.settle_ns);
-        let work: u64 = times.map(|&ns| u64::from(ns)).sum();
+        let work = self.commanded.work_ns(0..self.commanded.len());
         self.until_ns = self.until_ns.map(|t| t + work);
         self.commanded.clear();
     }

@@ -22,7 +22,6 @@ mod status;
 #[cfg(test)]
 pub(crate) mod tests;
 
-pub(crate) use flight::uniform;
 pub(crate) use ledger::Edges;
 pub(crate) use maps::map_bytes as ledger_bytes;
 

@@ -261,8 +261,8 @@ impl CoilPredictor {
     /// position is commanded at the start of its settle time.
     pub fn predict(&mut self, batch: &PositionBatch, path: &mut PredictedPath) {
         for i in 0..batch.len() {
-            let settle = i64::from(batch.settle_ns[i]) * PS_PER_NS;
-            let dwell = i64::from(batch.dwell_ns[i]) * PS_PER_NS;
+            let settle = i64::from(batch.settle_ns.at(i)) * PS_PER_NS;
+            let dwell = i64::from(batch.dwell_ns.at(i)) * PS_PER_NS;
             self.row.command(self.now_ps, batch.row[i].into());
             self.col.command(self.now_ps, batch.col[i].into());
             if settle > 0 {

@@ -9,7 +9,8 @@ use crate::pattern::{
 use crate::tour::ShortTour;
 use crate::{Context, Error, Policy};
 use domain::{
-    Current, DwellTime, Grid, Invalid, Order, Pattern, Plan, PlanKind, PositionBatch, SettleLaw,
+    Current, DwellTime, Grid, Invalid, Order, Pattern, PerPosition, Plan, PlanKind, PositionBatch,
+    SettleLaw,
 };
 
 /// Longest single exposure of a spot, ns: what one limit test can overlook.
@@ -300,26 +301,24 @@ impl Timing {
 
     /// Appends places with their dwell and settle times.
     pub(crate) fn append(&mut self, places: &[Place], batch: &mut PositionBatch) {
+        let n = batch.len();
         batch.row.extend(places.iter().map(|p| p.row));
         batch.col.extend(places.iter().map(|p| p.col));
-        let dwell = self.dwell_ns;
-        batch.dwell_ns.extend(
-            places
-                .iter()
-                .map(|p| if p.dwell_ns == 0 { dwell } else { p.dwell_ns }),
-        );
+        if places.iter().all(|p| p.dwell_ns == 0) {
+            batch.dwell_ns.extend(n, places.len(), self.dwell_ns);
+        } else {
+            append(&mut batch.dwell_ns, n, places, |p| self.dwell_ns(p));
+        }
         let never_waits = self.law.table.is_empty() && self.flyback_ns == 0;
         if never_waits && self.pause.per_dwell == 0.0 {
-            batch.settle_ns.resize(batch.row.len(), 0);
+            batch.settle_ns.extend(n, places.len(), 0);
             self.last = places.last().map_or(self.last, |p| Some([p.row, p.col]));
         } else if self.pause.per_dwell == 0.0 {
-            batch
-                .settle_ns
-                .extend(places.iter().map(|p| self.travel(p).1));
+            append(&mut batch.settle_ns, n, places, |p| self.travel(p).1);
         } else {
-            batch
-                .settle_ns
-                .extend(places.iter().map(|p| self.travel_and_pause(p)));
+            append(&mut batch.settle_ns, n, places, |p| {
+                self.travel_and_pause(p)
+            });
         }
     }
 
@@ -333,6 +332,18 @@ impl Timing {
         }
         self.owed_ns += self.pause.per_dwell * f64::from(self.dwell_ns(place));
         wait.min(f64::from(u32::MAX)) as u32
+    }
+}
+
+/// Appends the values of `places` behind `n` others.
+fn append(
+    times: &mut PerPosition<u32>,
+    n: usize,
+    places: &[Place],
+    mut of: impl FnMut(&Place) -> u32,
+) {
+    for (i, place) in places.iter().enumerate() {
+        times.extend(n + i, 1, of(place));
     }
 }
 

@@ -3,8 +3,8 @@
 #![expect(clippy::unwrap_used, reason = "a test fails by panicking")]
 
 use domain::{
-    DetectorName, DwellTime, Exposure, Fraction, Grid, ListedPosition, Order, Pattern, Pitch, Plan,
-    PlanKind, PositionBatch, ScanField, SettleLaw,
+    DetectorName, DwellTime, Exposure, Fraction, Grid, ListedPosition, Order, Pattern, PerPosition,
+    Pitch, Plan, PlanKind, PositionBatch, ScanField, SettleLaw,
 };
 use proptest::prelude::*;
 use scan::{Context, Policy, Remaining};
@@ -45,7 +45,11 @@ fn frame_of(plan: &Plan, frame: u32, n_wanted: usize) -> PositionBatch {
         let before = all.len();
         extend(policy.as_mut(), frame, n_wanted, &mut all);
         assert_eq!(
-            [all.col.len(), all.dwell_ns.len(), all.settle_ns.len()],
+            [
+                all.col.len(),
+                all.dwell_ns.len(all.len()),
+                all.settle_ns.len(all.len())
+            ],
             [all.row.len(); 3]
         );
         if all.len() - before < n_wanted {
@@ -254,13 +258,13 @@ fn a_raster_flies_back_at_the_start_of_every_line_and_sweeps_between() {
     let expected: Vec<(u32, u32)> = (0..4).flat_map(|r| (0..5).map(move |c| (r, c))).collect();
     assert_eq!(pixels(&got), expected);
     let settle: Vec<u32> = (0..20).map(|i| if i % 5 == 0 { 700 } else { 0 }).collect();
-    assert_eq!(got.settle_ns, settle);
+    assert_eq!(got.settle_ns, PerPosition::Each(settle));
     plan.pattern = Pattern::Serpentine;
     let got = frame_of(&plan, 0, 7);
     assert_eq!(&pixels(&got)[4..7], [(0, 4), (1, 4), (1, 3)]);
     assert_eq!(
-        &got.settle_ns[4..7],
-        [0, 10, 0],
+        got.settle_ns.slice(4..7),
+        PerPosition::Each(vec![0, 10, 0]),
         "a step to the next row is a jump of 1 px"
     );
     plan.pattern = Pattern::Interleaved { by: 2 };
@@ -291,10 +295,10 @@ fn jumps_settle_by_their_length() {
     let got = frame_of(&plan, 0, 2);
     assert_eq!(
         got.settle_ns,
-        [500, 50, 5],
+        PerPosition::Each(vec![500, 50, 5]),
         "from the park position: the diagonal"
     );
-    assert_eq!(got.dwell_ns, [1000, 70, 1000]);
+    assert_eq!(got.dwell_ns, PerPosition::Each(vec![1000, 70, 1000]));
     plan.order = Order::Bands;
     assert_eq!(frame_of(&plan, 0, 2).len(), 3);
 }
@@ -362,8 +366,8 @@ fn a_view_pauses_blanked_to_keep_its_dose_rate() {
     for frame in 0..5 {
         extend(policy.as_mut(), frame, 4096, &mut batch);
     }
-    let on: u64 = batch.dwell_ns.iter().map(|&ns| u64::from(ns)).sum();
-    let off: u64 = batch.settle_ns.iter().map(|&ns| u64::from(ns)).sum();
+    let on: u64 = batch.dwell_ns.sum(0..batch.len());
+    let off: u64 = batch.settle_ns.sum(0..batch.len());
     assert!(batch.flags.blank_settle);
     assert!((on as f64 / (on + off) as f64 - 0.1).abs() < 1e-3);
     let error = scan::policy(&plan, dwell(), None)
@@ -427,7 +431,7 @@ fn predictions_count_every_jump() {
     for frame in 0..3 {
         extend(policy.as_mut(), frame, 4096, &mut all);
     }
-    let settle: u64 = all.settle_ns.iter().map(|&ns| u64::from(ns)).sum();
+    let settle: u64 = all.settle_ns.sum(0..all.len());
     assert!(predicted.is_exact());
     assert_eq!(predicted.n_positions, all.len() as u64);
     assert_eq!(predicted.dwell_ns, all.len() as f64 * 1000.0);

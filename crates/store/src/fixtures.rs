@@ -111,14 +111,14 @@ pub(crate) fn block(
             vec![]
         },
         dwell_ns: if each {
-            PerPosition::Each(batch.dwell_ns.clone())
+            PerPosition::Each(batch.dwell_ns.iter(n).collect())
         } else {
             PerPosition::Uniform(1000)
         },
         settle_ns: if seed % 5 == 4 {
             PerPosition::Each(vec![7; n])
         } else {
-            PerPosition::Each(batch.settle_ns.clone())
+            PerPosition::Each(batch.settle_ns.iter(n).collect())
         },
         electrons: if each {
             PerPosition::Each(vec![62.4; n])

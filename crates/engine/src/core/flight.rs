@@ -13,9 +13,6 @@ use std::sync::Arc;
 struct Entry {
     batch: Arc<PositionBatch>,
     done: usize,
-    /// The dwell and settle time of all positions, where they share one.
-    dwell: Option<u32>,
-    settle: Option<u32>,
 }
 
 /// A run of positions that ended together, of one batch.
@@ -23,38 +20,13 @@ struct Entry {
 pub(crate) struct Ended {
     pub(crate) batch: Arc<PositionBatch>,
     pub(crate) range: Range<usize>,
-    dwell: Option<u32>,
-    settle: Option<u32>,
 }
 
 impl Ended {
     /// Settle and dwell time of all its positions, ns.
     pub(crate) fn work_ns(&self) -> u64 {
-        work_ns(&self.batch, self.range.clone(), self.dwell, self.settle)
+        self.batch.work_ns(self.range.clone())
     }
-}
-
-fn work_ns(
-    batch: &PositionBatch,
-    range: Range<usize>,
-    dwell: Option<u32>,
-    settle: Option<u32>,
-) -> u64 {
-    let sum = |values: &[u32], uniform: Option<u32>| match uniform {
-        Some(value) => u64::from(value) * range.len() as u64,
-        None => values[range.clone()]
-            .iter()
-            .fold(0, |sum: u64, &v| sum.wrapping_add(u64::from(v))),
-    };
-    sum(&batch.dwell_ns, dwell) + sum(&batch.settle_ns, settle)
-}
-
-/// The value that all share.
-pub(crate) fn uniform(values: &[u32]) -> Option<u32> {
-    let first = *values.first()?;
-    // Several at a time, which stopping at the first other value would forbid.
-    let all_alike = |part: &[u32]| part.iter().fold(0, |other, &v| other | (v ^ first)) == 0;
-    values.chunks(1024).all(all_alike).then_some(first)
 }
 
 /// What is in flight.
@@ -87,19 +59,13 @@ impl Flight {
     }
 
     pub(crate) fn submit(&mut self, arming: Arming, batch: Arc<PositionBatch>) {
-        let (dwell, settle) = (uniform(&batch.dwell_ns), uniform(&batch.settle_ns));
         self.arming = Some(arming);
         if self.entries.is_empty() {
             self.next = batch.first_position;
         }
         self.n += batch.len() as u64;
-        self.work_ns += work_ns(&batch, 0..batch.len(), dwell, settle);
-        self.entries.push_back(Entry {
-            batch,
-            done: 0,
-            dwell,
-            settle,
-        });
+        self.work_ns += batch.work_ns(0..batch.len());
+        self.entries.push_back(Entry { batch, done: 0 });
     }
 
     /// Takes the oldest `n` positions out; the caller has checked that there are as many.
@@ -112,8 +78,6 @@ impl Flight {
             let run = Ended {
                 batch: entry.batch.clone(),
                 range: entry.done..entry.done + take,
-                dwell: entry.dwell,
-                settle: entry.settle,
             };
             entry.done += take;
             if entry.done == entry.batch.len() {
@@ -140,8 +104,6 @@ impl Flight {
             let run = Ended {
                 batch: entry.batch.clone(),
                 range: keep..entry.batch.len(),
-                dwell: entry.dwell,
-                settle: entry.settle,
             };
             self.n -= run.range.len() as u64;
             self.work_ns -= run.work_ns();
@@ -160,8 +122,6 @@ impl Flight {
     fn put_back(&mut self, entry: Entry, keep: usize) {
         let batch = slice(&entry.batch, 0..keep);
         self.entries.push_back(Entry {
-            dwell: uniform(&batch.dwell_ns),
-            settle: uniform(&batch.settle_ns),
             batch: Arc::new(batch),
             ..entry
         });
@@ -176,8 +136,8 @@ pub(crate) fn slice(batch: &PositionBatch, range: Range<usize>) -> PositionBatch
         revision: batch.revision,
         row: batch.row[range.clone()].to_vec(),
         col: batch.col[range.clone()].to_vec(),
-        dwell_ns: batch.dwell_ns[range.clone()].to_vec(),
-        settle_ns: batch.settle_ns[range].to_vec(),
+        dwell_ns: batch.dwell_ns.slice(range.clone()),
+        settle_ns: batch.settle_ns.slice(range),
         flags: batch.flags,
     }
 }
@@ -295,11 +255,11 @@ pub(crate) fn join(
         path_covariance: Vec::new(),
         electrons: per_position(
             runs,
-            |run| run.dwell.map(|ns| electrons(run, ns)),
-            |run, i| electrons(run, run.batch.dwell_ns[i]),
+            |run| run.batch.dwell_ns.uniform().map(|ns| electrons(run, ns)),
+            |run, i| electrons(run, run.batch.dwell_ns.at(i)),
         ),
-        dwell_ns: times(runs, |b| &b.dwell_ns, |r| r.dwell),
-        settle_ns: times(runs, |b| &b.settle_ns, |r| r.settle),
+        dwell_ns: times(runs, |b| &b.dwell_ns),
+        settle_ns: times(runs, |b| &b.settle_ns),
         electrons_outside: per_position(
             runs,
             |run| Some(outside(run) as f32),
@@ -358,23 +318,17 @@ fn gather(runs: &[Ended], of: fn(&PositionBatch) -> &Vec<f32>) -> Vec<f32> {
     }
 }
 
-fn times(
-    runs: &[Ended],
-    of: fn(&PositionBatch) -> &Vec<u32>,
-    shared: fn(&Ended) -> Option<u32>,
-) -> PerPosition<u32> {
+fn times(runs: &[Ended], of: fn(&PositionBatch) -> &PerPosition<u32>) -> PerPosition<u32> {
     match runs {
-        [one] => match shared(one) {
-            Some(value) => PerPosition::Uniform(value),
-            None => PerPosition::from_slice(&of(&one.batch)[one.range.clone()]),
+        [one] => of(&one.batch).slice(one.range.clone()),
+        _ => match per_position(
+            runs,
+            |run| of(&run.batch).uniform(),
+            |run, i| of(&run.batch).at(i),
+        ) {
+            PerPosition::Each(values) => PerPosition::from_slice(&values),
+            same @ PerPosition::Uniform(_) => same,
         },
-        _ => {
-            let parts: Vec<&[u32]> = runs
-                .iter()
-                .map(|r| &of(&r.batch)[r.range.clone()])
-                .collect();
-            PerPosition::from_slice(&parts.concat())
-        }
     }
 }
 

@@ -5,7 +5,7 @@
 
 use super::maps::{AreaMap, PositionMap};
 use crate::Prepared;
-use domain::{DoseTotals, PositionBatch, PositionFlags, StopRule};
+use domain::{DoseTotals, PerPosition, PositionBatch, PositionFlags, StopRule};
 use hal::Capabilities;
 
 /// Expected beam time of positions, ns.
@@ -83,7 +83,7 @@ impl Edges {
     }
 
     fn one(self, batch: &PositionBatch, i: usize) -> BeamTime {
-        self.cost(batch.dwell_ns[i], batch.settle_ns[i], batch.flags)
+        self.cost(batch.dwell_ns.at(i), batch.settle_ns.at(i), batch.flags)
     }
 
     /// Expected beam time of positions `range`.
@@ -91,21 +91,17 @@ impl Edges {
         if batch.flags.dark {
             return BeamTime::default();
         }
-        // Fewer than 2³² values of 32 bits: no overflow, and without its test several are added at once.
-        let dwell_ns = batch.dwell_ns[range.clone()]
-            .iter()
-            .fold(0_u64, |sum, &d| sum.wrapping_add(u64::from(d)));
-        let settles = &batch.settle_ns[range];
         let blank = batch.flags.blank_settle;
-        let outside_ns = if blank {
-            self.both_ns() * settles.len() as u64
-        } else if settles.iter().fold(0, |any, &s| any | s) == 0 {
-            0
-        } else {
-            settles.iter().map(|&s| self.outside(s, false)).sum()
+        let outside_ns = match &batch.settle_ns {
+            _ if blank => self.both_ns() * range.len() as u64,
+            PerPosition::Uniform(settle) => self.outside(*settle, false) * range.len() as u64,
+            PerPosition::Each(settles) => settles[range.clone()]
+                .iter()
+                .map(|&s| self.outside(s, false))
+                .sum(),
         };
         BeamTime {
-            dwell_ns,
+            dwell_ns: batch.dwell_ns.sum(range),
             outside_ns,
         }
     }
@@ -221,11 +217,14 @@ impl Ledger {
         settle: impl Fn(Option<(f32, f32)>, (f32, f32)) -> u32,
     ) -> u64 {
         let (mut kept, mut is_reached_anew, mut spare_ns) = (0, false, 0);
-        for i in 0..batch.len() {
+        let n = batch.len();
+        for i in 0..n {
             let planned_ns = self.edges.one(batch, i).total();
             if is_reached_anew {
                 let least = settle(from, (batch.row[i], batch.col[i]));
-                batch.settle_ns[i] = batch.settle_ns[i].max(least);
+                if batch.settle_ns.at(i) < least {
+                    batch.settle_ns.each_mut(n)[i] = least;
+                }
             }
             let beam_ns = self.edges.one(batch, i).total();
             let electrons = beam_ns as f64 * self.rate;
@@ -241,10 +240,7 @@ impl Ledger {
                     .is_none_or(|m| m.admits(row, col, electrons));
             if admitted {
                 self.charge(row, col, electrons);
-                batch.row[kept] = row;
-                batch.col[kept] = col;
-                batch.dwell_ns[kept] = batch.dwell_ns[i];
-                batch.settle_ns[kept] = batch.settle_ns[i];
+                batch.copy(i, kept);
                 kept += 1;
                 from = Some((row, col));
                 spare_ns -= beam_ns - planned_ns;
@@ -254,10 +250,7 @@ impl Ledger {
             is_reached_anew = !admitted;
         }
         let n_out = batch.len() - kept;
-        batch.row.truncate(kept);
-        batch.col.truncate(kept);
-        batch.dwell_ns.truncate(kept);
-        batch.settle_ns.truncate(kept);
+        batch.truncate(kept);
         n_out as u64
     }
 
@@ -285,9 +278,12 @@ impl Ledger {
         self.committed_ns -= expected.total();
         let (mut dwell_ns, mut tails_ns) = (expected.dwell_ns as f64, 0.0);
         if batch.flags.blank_settle && !batch.flags.dark {
-            let dwells = &batch.dwell_ns[range.clone()];
-            dwell_ns = dwells.iter().map(|&d| self.edges.lit_ns(d)).sum();
-            tails_ns = self.edges.tail_ns() * dwells.len() as f64;
+            let lit = |d: u32| self.edges.lit_ns(d);
+            dwell_ns = match &batch.dwell_ns {
+                PerPosition::Uniform(dwell) => lit(*dwell) * range.len() as f64,
+                PerPosition::Each(dwells) => dwells[range.clone()].iter().map(|&d| lit(d)).sum(),
+            };
+            tails_ns = self.edges.tail_ns() * range.len() as f64;
         }
         self.dwell += dwell_ns * self.rate;
         self.outside += (outside_ns as f64 + tails_ns) * self.rate;

@@ -8,11 +8,12 @@ mod external;
 
 use super::ledger::BeamTime;
 use super::{Action, Ask, Core, Decider, Settings};
-use crate::core::flight::{slice, uniform};
+use crate::core::flight::slice;
 use crate::parts::judging::is_of_quality;
 use crate::{DecisionWanted, EndReason, Refusal, State};
 use domain::{
-    BatchId, BlankTravel, Grid, Pattern, Plan, PlanKind, PositionBatch, StopRule, WhenLate,
+    BatchId, BlankTravel, Grid, Pattern, PerPosition, Plan, PlanKind, PositionBatch, StopRule,
+    WhenLate,
 };
 use std::collections::VecDeque;
 use std::sync::Arc;
@@ -35,15 +36,11 @@ pub(super) struct Planned {
     done: usize,
     id: BatchId,
     decided_by: Decider,
-    dwell: Option<u32>,
-    settle: Option<u32>,
 }
 
 impl Planned {
-    fn new(positions: PositionBatch, id: BatchId, decided_by: Decider) -> Self {
+    const fn new(positions: PositionBatch, id: BatchId, decided_by: Decider) -> Self {
         Self {
-            dwell: uniform(&positions.dwell_ns),
-            settle: uniform(&positions.settle_ns),
             positions,
             done: 0,
             id,
@@ -52,7 +49,7 @@ impl Planned {
     }
 
     /// Positions that were flushed unexposed.
-    pub(super) fn again(positions: PositionBatch, decided_by: Decider) -> Self {
+    pub(super) const fn again(positions: PositionBatch, decided_by: Decider) -> Self {
         Self::new(positions, BatchId(0), decided_by)
     }
 
@@ -64,28 +61,25 @@ impl Planned {
     fn reach_from(&mut self, from: Option<(f32, f32)>, plan: &Plan) {
         let i = self.done;
         let least = least_settle_ns(plan, from, (self.positions.row[i], self.positions.col[i]));
-        if self.positions.settle_ns[i] < least {
-            self.positions.settle_ns[i] = least;
-            self.settle = uniform(&self.positions.settle_ns);
+        if self.positions.settle_ns.at(i) < least {
+            let n = self.positions.len();
+            self.positions.settle_ns.each_mut(n)[i] = least;
         }
     }
 
     /// How many of the next positions cost at most `budget`, each costing `cost(dwell, settle)`.
     fn fitting(&self, budget: u64, cost: impl Fn(u32, u32) -> u64) -> usize {
-        if let (Some(dwell), Some(settle)) = (self.dwell, self.settle) {
-            let each = cost(dwell, settle);
+        let (dwell, settle) = (&self.positions.dwell_ns, &self.positions.settle_ns);
+        if let (PerPosition::Uniform(dwell), PerPosition::Uniform(settle)) = (dwell, settle) {
+            let each = cost(*dwell, *settle);
             return match budget.checked_div(each) {
                 Some(n) => (n as usize).min(self.left()),
                 None => self.left(),
             };
         }
         let mut sum = 0_u64;
-        let range = self.done..self.positions.len();
-        let times = self.positions.dwell_ns[range.clone()]
-            .iter()
-            .zip(&self.positions.settle_ns[range]);
-        for (n, (&dwell, &settle)) in times.enumerate() {
-            sum += cost(dwell, settle);
+        for (n, i) in (self.done..self.positions.len()).enumerate() {
+            sum += cost(dwell.at(i), settle.at(i));
             if sum > budget {
                 return n;
             }
@@ -382,8 +376,9 @@ pub(super) fn check_positions(
     settings: &Settings,
 ) -> Result<(), Refusal> {
     let n = positions.len();
-    let same =
-        positions.col.len() == n && positions.dwell_ns.len() == n && positions.settle_ns.len() == n;
+    let same = positions.col.len() == n
+        && positions.dwell_ns.len(n) == n
+        && positions.settle_ns.len(n) == n;
     if !same || n > n_wanted {
         return Err(Refusal::WrongLength);
     }
@@ -403,20 +398,18 @@ pub(super) fn check_positions(
         return Err(Refusal::Outside { index });
     }
     let (min, max) = settings.dwell_ns;
-    let good = positions
-        .dwell_ns
-        .iter()
-        .fold(true, |ok, &d| ok & (d >= min) & (d <= max))
-        && positions
-            .settle_ns
+    let all = |times: &PerPosition<u32>, min: u32, max: u32| match times {
+        PerPosition::Uniform(t) => (min..=max).contains(t),
+        PerPosition::Each(each) => each
             .iter()
-            .fold(true, |ok, &s| ok & (s <= settings.settle_max_ns));
-    if good {
+            .fold(true, |ok, &t| ok & (t >= min) & (t <= max)),
+    };
+    let settle_max = settings.settle_max_ns;
+    if all(&positions.dwell_ns, min, max) && all(&positions.settle_ns, 0, settle_max) {
         return Ok(());
     }
     let bad = |i: &usize| {
-        !(min..=max).contains(&positions.dwell_ns[*i])
-            || positions.settle_ns[*i] > settings.settle_max_ns
+        !(min..=max).contains(&positions.dwell_ns.at(*i)) || positions.settle_ns.at(*i) > settle_max
     };
     Err(Refusal::Dwell {
         index: (0..n).find(bad).unwrap_or(0),

@@ -2,8 +2,8 @@
 
 use super::scan_failure;
 use crate::Prepared;
-use crate::core::{Ask, uniform};
-use domain::{Estimate, Invalid, Pattern, Plan, PositionBatch};
+use crate::core::Ask;
+use domain::{Estimate, Invalid, Pattern, PerPosition, Plan, PositionBatch};
 use scan::{Context, Policy};
 
 /// Decides; what is asked of the fallback does not disturb the policy.
@@ -54,9 +54,6 @@ impl Decider {
         for vector in [&mut batch.row, &mut batch.col] {
             vector.reserve_exact(n_wanted);
         }
-        for vector in [&mut batch.dwell_ns, &mut batch.settle_ns] {
-            vector.reserve_exact(n_wanted);
-        }
         let context = Context {
             estimate,
             remaining: ask.remaining,
@@ -71,9 +68,15 @@ impl Decider {
 /// Digest of decided positions, for the journal.
 pub(crate) fn digest(batch: &PositionBatch) -> u64 {
     let places = mixed(&batch.row, &batch.col, f32::to_bits);
-    let times = match (uniform(&batch.dwell_ns), uniform(&batch.settle_ns)) {
-        (Some(dwell), Some(settle)) => mixed(&[dwell], &[settle], |v| v),
-        _ => mixed(&batch.dwell_ns, &batch.settle_ns, |v| v),
+    let times = match (&batch.dwell_ns, &batch.settle_ns) {
+        (PerPosition::Uniform(dwell), PerPosition::Uniform(settle)) => {
+            mixed(&[*dwell], &[*settle], |v| v)
+        }
+        (dwell, settle) => {
+            let [dwell, settle] =
+                [dwell, settle].map(|times| times.iter(batch.len()).collect::<Vec<_>>());
+            mixed(&dwell, &settle, |v| v)
+        }
     };
     let rest = batch.len() as u64 ^ u64::from(batch.flags.blank_settle) << 63;
     mix(mix(places, times), rest)
@@ -124,10 +127,10 @@ mod tests {
             changed(|b| (b.row.swap(3, 11), b.col.swap(3, 11)).0),
             changed(|b| (b.row.swap(3, 12), b.col.swap(3, 12)).0),
             changed(|b| b.col[99] = 1.0),
-            changed(|b| b.dwell_ns[50] += 1),
-            changed(|b| b.settle_ns[0] += 1),
-            changed(|b| b.dwell_ns.iter_mut().for_each(|d| *d += 1)),
-            changed(|b| b.settle_ns.iter_mut().for_each(|s| *s += 1)),
+            changed(|b| b.dwell_ns.each_mut(100)[50] += 1),
+            changed(|b| b.settle_ns.each_mut(100)[0] += 1),
+            changed(|b| b.dwell_ns = PerPosition::Uniform(b.dwell_ns.at(0) + 1)),
+            changed(|b| b.settle_ns = PerPosition::Uniform(b.settle_ns.at(0) + 1)),
             changed(|b| b.flags.blank_settle = true),
         ];
         let distinct: std::collections::BTreeSet<_> = all.into_iter().collect();

@@ -128,7 +128,8 @@ fn command_record(command: &Command, lease_epoch: u64) -> Option<store::Event> {
                 let bits = |v: f32| u64::from(v.to_bits());
                 values.push(bits(positions.row[i]) << 32 | bits(positions.col[i]));
                 values.push(
-                    u64::from(positions.dwell_ns[i]) << 32 | u64::from(positions.settle_ns[i]),
+                    u64::from(positions.dwell_ns.at(i)) << 32
+                        | u64::from(positions.settle_ns.at(i)),
                 );
             }
             return Some(input("answer", values, ""));

@@ -86,7 +86,7 @@ impl Transmit for Out {
                 batch.row.iter().map(|r| 10.0 + r.sin()).collect(),
             )],
         };
-        self.t_ns += batch.dwell_ns.iter().map(|&d| u64::from(d)).sum::<u64>();
+        self.t_ns += batch.dwell_ns.sum(0..batch.len());
         self.tell(Event::Samples(block))
     }
 

@@ -4,7 +4,7 @@
 //! a run of samples took (so that a pause is seen), and what a lost sample cost in beam time. Batches are recycled.
 
 use crate::{PositionTransform, TickScale};
-use domain::{Invalid, PositionBatch, SampleFlags};
+use domain::{Invalid, PerPosition, PositionBatch, SampleFlags};
 use std::collections::VecDeque;
 use wire::{DacPoint, PositionFlags, PositionRecord, PositionRecords, Timing, UniformPositions};
 
@@ -101,8 +101,8 @@ impl Staging {
         let n = batch.len();
         for (field, len) in [
             ("positions.col", batch.col.len()),
-            ("positions.dwell_ns", batch.dwell_ns.len()),
-            ("positions.settle_ns", batch.settle_ns.len()),
+            ("positions.dwell_ns", batch.dwell_ns.len(n)),
+            ("positions.settle_ns", batch.settle_ns.len(n)),
         ] {
             if len != n {
                 return Err(Invalid::new(
@@ -120,15 +120,13 @@ impl Staging {
                 allowed,
             ));
         }
-        let Some((&dwell, &settle)) = batch.dwell_ns.first().zip(batch.settle_ns.first()) else {
+        if n == 0 {
             return Ok(());
-        };
+        }
         let flags = wire_flags(batch.flags);
-        let is_uniform = is_all(&batch.dwell_ns, dwell) && is_all(&batch.settle_ns, settle);
-        let times = if is_uniform {
-            Some(uniform_times(settle, dwell, scale, limits)?)
-        } else {
-            None
+        let times = match (batch.settle_ns.uniform(), batch.dwell_ns.uniform()) {
+            (Some(settle), Some(dwell)) => Some(uniform_times(settle, dwell, scale, limits)?),
+            _ => None,
         };
         if let Some(last) = self.growing(times, flags, n) {
             let n_before = last.len();
@@ -409,10 +407,6 @@ impl Batch {
     }
 }
 
-fn is_all(values: &[u32], value: u32) -> bool {
-    values.iter().fold(0, |differs, v| differs | (v ^ value)) == 0
-}
-
 fn uniform_times(
     settle_ns: u32,
     dwell_ns: u32,
@@ -420,8 +414,8 @@ fn uniform_times(
     limits: TimeLimits,
 ) -> Result<Times, Invalid> {
     let (mut settle, mut dwell) = ([0], [0]);
-    fill_settle(&[settle_ns], scale, limits, &mut settle)?;
-    fill_dwell(&[dwell_ns], scale, limits, &mut dwell)?;
+    fill_settle(&PerPosition::Uniform(settle_ns), scale, limits, &mut settle)?;
+    fill_dwell(&PerPosition::Uniform(dwell_ns), scale, limits, &mut dwell)?;
     Ok(Times::Uniform {
         settle: settle[0],
         dwell: dwell[0],
@@ -429,7 +423,7 @@ fn uniform_times(
 }
 
 fn fill_settle(
-    ns: &[u32],
+    ns: &PerPosition<u32>,
     scale: &TickScale,
     limits: TimeLimits,
     out: &mut [u32],
@@ -438,7 +432,7 @@ fn fill_settle(
 }
 
 fn fill_dwell(
-    ns: &[u32],
+    ns: &PerPosition<u32>,
     scale: &TickScale,
     limits: TimeLimits,
     out: &mut [u32],
@@ -448,20 +442,29 @@ fn fill_dwell(
 
 fn fill(
     field: &str,
-    ns: &[u32],
+    ns: &PerPosition<u32>,
     scale: &TickScale,
     range: [u32; 2],
     out: &mut [u32],
 ) -> Result<(), Invalid> {
-    if scale.fill(ns, range, out) {
+    let is_good = match ns {
+        PerPosition::Each(values) => scale.fill(values, range, out),
+        PerPosition::Uniform(value) => {
+            let mut ticks = [0];
+            let is_good = scale.fill(&[*value], range, &mut ticks);
+            out.fill(ticks[0]);
+            is_good
+        }
+    };
+    if is_good {
         return Ok(());
     }
-    let is_bad = |value: &u32| !scale.fill(&[*value], range, &mut [0]);
-    let idx = ns.iter().position(is_bad).unwrap_or(0);
+    let is_bad = |value: u32| !scale.fill(&[value], range, &mut [0]);
+    let idx = ns.iter(out.len()).position(is_bad).unwrap_or(0);
     let [min, max] = range.map(|ticks| scale.ns(u64::from(ticks)));
     Err(Invalid::new(
         format!("positions[{idx}].{field}"),
-        ns[idx],
+        ns.at(idx),
         format!("{min} to {max} ns on this controller"),
     ))
 }

@@ -73,14 +73,6 @@ fn values(cursor: &mut Cursor<'_>, n: usize, whole: bool) -> Option<Vec<f32>> {
     }
 }
 
-fn times(cursor: &mut Cursor<'_>, n: usize, each: bool) -> Option<Vec<u32>> {
-    if each {
-        cursor.u32s(n)
-    } else {
-        Some(vec![cursor.u32()?; n])
-    }
-}
-
 /// A batch record.
 pub(crate) fn batch(payload: &[u8]) -> Option<BatchRecord> {
     let c = &mut Cursor::new(payload);
@@ -89,15 +81,16 @@ pub(crate) fn batch(payload: &[u8]) -> Option<BatchRecord> {
     let (frame, n) = (c.u32()?, count(c.u32()?)?);
     let (flags, decider, layout, n_identity) = (c.u8()?, c.u8()?, c.u16()?, c.u8()?);
     let identity = std::str::from_utf8(c.bytes(usize::from(n_identity))?).ok()?;
-    let whole = layout & batch_layout::WHOLE != 0;
+    let has = |bit: u16| n == 0 || layout & bit != 0;
+    let whole = has(batch_layout::WHOLE);
     let positions = PositionBatch {
         first_position,
         frame,
         revision,
         row: values(c, n, whole)?,
         col: values(c, n, whole)?,
-        dwell_ns: times(c, n, n == 0 || layout & batch_layout::DWELL_EACH != 0)?,
-        settle_ns: times(c, n, n == 0 || layout & batch_layout::SETTLE_EACH != 0)?,
+        dwell_ns: per_position(n, has(batch_layout::DWELL_EACH), |k| c.u32s(k))?,
+        settle_ns: per_position(n, has(batch_layout::SETTLE_EACH), |k| c.u32s(k))?,
         flags: PositionFlags {
             blank_settle: flags & 1 != 0,
             integrate_settle: flags & 2 != 0,
@@ -131,6 +124,14 @@ fn picked<T: Copy>(parts: &Parts<'_>, of: impl Fn(&PositionBatch) -> &[T]) -> Ve
     values
 }
 
+fn picked_times(parts: &Parts<'_>, of: impl Fn(&PositionBatch) -> &PerPosition<u32>) -> Vec<u32> {
+    let times = |(batch, range): &(&PositionBatch, Range<usize>)| {
+        let times = of(batch).slice(range.clone());
+        times.iter(range.len()).collect::<Vec<_>>()
+    };
+    parts.iter().flat_map(times).collect()
+}
+
 /// A block record; `cover` finds the batches it refers to.
 pub(crate) fn block<'a>(
     payload: &[u8],
@@ -158,12 +159,12 @@ pub(crate) fn block<'a>(
     let n_covariance = if has(bits::COVARIANCE) { 3 * n } else { 0 };
     let path_covariance = c.f32s(n_covariance)?.as_chunks::<3>().0.to_vec();
     let dwell_ns = if has(bits::DWELL_OF_BATCH) {
-        PerPosition::Each(picked(&parts, |b| &b.dwell_ns))
+        PerPosition::Each(picked_times(&parts, |b| &b.dwell_ns))
     } else {
         per_position(n, has(bits::DWELL_EACH), |k| c.u32s(k))?
     };
     let settle_ns = if has(bits::SETTLE_OF_BATCH) {
-        PerPosition::Each(picked(&parts, |b| &b.settle_ns))
+        PerPosition::Each(picked_times(&parts, |b| &b.settle_ns))
     } else {
         per_position(n, has(bits::SETTLE_EACH), |k| c.u32s(k))?
     };

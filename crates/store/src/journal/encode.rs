@@ -144,11 +144,12 @@ fn check_batch(record: &BatchRecord) -> Result<(), Invalid> {
     let batch = &*record.positions;
     let n = batch.len();
     too_many("batch", n)?;
-    lengths(
-        "batch",
-        n,
-        &[batch.col.len(), batch.dwell_ns.len(), batch.settle_ns.len()],
-    )
+    let lens = [
+        batch.col.len(),
+        batch.dwell_ns.len(n),
+        batch.settle_ns.len(n),
+    ];
+    lengths("batch", n, &lens)
 }
 
 fn too_many(field: &'static str, n: usize) -> Result<(), Invalid> {
@@ -248,13 +249,11 @@ fn put_values(buffer: &mut Vec<u8>, values: &[f32], whole: bool) {
     }
 }
 
-fn all_same(values: &[u32]) -> bool {
-    let first = values.first().copied().unwrap_or(0);
-    !values.is_empty() && values.iter().fold(0, |bits, v| bits | (v ^ first)) == 0
-}
-
-fn put_times(buffer: &mut Vec<u8>, values: &[u32], each: bool) {
-    put_u32(buffer, if each { values } else { &values[..1] });
+fn put_times(buffer: &mut Vec<u8>, times: &PerPosition<u32>, n: usize) {
+    match times {
+        PerPosition::Each(values) => put_u32(buffer, values),
+        PerPosition::Uniform(value) => put_u32(buffer, &[*value][..n.min(1)]),
+    }
 }
 
 const fn bit(set: bool, bit: u16) -> u16 {
@@ -264,7 +263,7 @@ const fn bit(set: bool, bit: u16) -> u16 {
 fn put_batch(b: &mut Vec<u8>, record: &BatchRecord) {
     let batch = &*record.positions;
     let whole = are_whole(&batch.row) && are_whole(&batch.col);
-    let (dwell_each, settle_each) = (!all_same(&batch.dwell_ns), !all_same(&batch.settle_ns));
+    let is_each = |times: &PerPosition<u32>| batch.is_empty() || times.uniform().is_none();
     for word in [
         record.t_ns,
         record.id.0,
@@ -290,16 +289,16 @@ fn put_batch(b: &mut Vec<u8>, record: &BatchRecord) {
     };
     b.push(decider);
     let layout = bit(whole, batch_layout::WHOLE)
-        | bit(dwell_each, batch_layout::DWELL_EACH)
-        | bit(settle_each, batch_layout::SETTLE_EACH);
+        | bit(is_each(&batch.dwell_ns), batch_layout::DWELL_EACH)
+        | bit(is_each(&batch.settle_ns), batch_layout::SETTLE_EACH);
     put_u16(b, &[layout]);
     let identity = &identity[..identity.floor_char_boundary_at(255)];
     b.push(identity.len() as u8);
     b.extend_from_slice(identity.as_bytes());
     put_values(b, &batch.row, whole);
     put_values(b, &batch.col, whole);
-    put_times(b, &batch.dwell_ns, dwell_each);
-    put_times(b, &batch.settle_ns, settle_each);
+    put_times(b, &batch.dwell_ns, batch.len());
+    put_times(b, &batch.settle_ns, batch.len());
 }
 
 trait FloorCharBoundary {

@@ -153,16 +153,21 @@ fn blocks_need_not_match_batches() {
         let mut both = (*a).clone();
         both.row.extend(&b.row);
         both.col.extend(&b.col);
-        both.dwell_ns.extend(&b.dwell_ns);
-        both.settle_ns.extend(&b.settle_ns);
+        for (times, more) in [
+            (&mut both.dwell_ns, &b.dwell_ns),
+            (&mut both.settle_ns, &b.settle_ns),
+        ] {
+            let each: Vec<u32> = times.iter(10).chain(more.iter(10)).collect();
+            *times = PerPosition::from_slice(&each);
+        }
         both
     };
     let part = |from: usize, to: usize| PositionBatch {
         first_position: from as u64,
         row: both.row[from..to].to_vec(),
         col: both.col[from..to].to_vec(),
-        dwell_ns: both.dwell_ns[from..to].to_vec(),
-        settle_ns: both.settle_ns[from..to].to_vec(),
+        dwell_ns: both.dwell_ns.slice(from..to),
+        settle_ns: both.settle_ns.slice(from..to),
         ..both.clone()
     };
     let elsewhere = {

@@ -3,7 +3,7 @@
 //! Recorder and reader keep the same window by the same rule, which depends on the records alone, so whatever
 //! the recorder left out the reader can fill in.
 
-use domain::{PositionBatch, SampleBlock};
+use domain::{PerPosition, PositionBatch, SampleBlock};
 use std::collections::VecDeque;
 use std::ops::Range;
 use std::sync::Arc;
@@ -114,14 +114,17 @@ pub(crate) fn same_places(parts: &[(&PositionBatch, Range<usize>)], block: &Samp
 /// Whether `values` are those that `of` picks from the batches.
 pub(crate) fn same_times(
     parts: &[(&PositionBatch, Range<usize>)],
-    of: impl Fn(&PositionBatch) -> &[u32],
+    of: impl Fn(&PositionBatch) -> &PerPosition<u32>,
     values: &[u32],
 ) -> bool {
     let mut at = 0;
     parts.iter().all(|(batch, range)| {
         let here = at..at + range.len();
         at = here.end;
-        of(batch)[range.clone()] == values[here]
+        match of(batch) {
+            PerPosition::Each(times) => times[range.clone()] == values[here],
+            PerPosition::Uniform(time) => values[here].iter().all(|v| v == time),
+        }
     })
 }
 

@@ -4,7 +4,7 @@ use super::Notice;
 use crate::simulation::account::SIDE;
 use crate::simulation::chance::Fault;
 use crate::simulation::world::{MS, World};
-use domain::PositionBatch;
+use domain::{PerPosition, PositionBatch};
 use engine::core::Event;
 use engine::{Command, Decision};
 
@@ -48,7 +48,7 @@ impl World {
         match self.chance.extent(0..5) {
             0 => positions.row.iter_mut().for_each(|r| *r = f32::NAN),
             1 => positions.col.iter_mut().for_each(|c| *c += 1e6),
-            2 => positions.dwell_ns.iter_mut().for_each(|d| *d = u32::MAX),
+            2 => positions.dwell_ns = PerPosition::Uniform(u32::MAX),
             3 => positions.row.clear(),
             _ => decision.batch.0 += 1000,
         }

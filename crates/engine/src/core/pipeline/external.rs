@@ -3,7 +3,7 @@
 use super::{Pipeline, check_positions, least_settle_ns};
 use crate::core::{Core, Decider};
 use crate::{Decision, Refusal};
-use domain::{Plan, PositionBatch};
+use domain::{PerPosition, Plan, PositionBatch};
 use std::time::Duration;
 
 impl Core {
@@ -62,8 +62,11 @@ impl Pipeline {
 /// Every jump waits at least as long as the law says.
 fn settle(positions: &mut PositionBatch, plan: &Plan, mut from: Option<(f32, f32)>) {
     let places = positions.row.iter().zip(&positions.col);
-    for (settle_ns, (&row, &col)) in positions.settle_ns.iter_mut().zip(places) {
-        *settle_ns = least_settle_ns(plan, from, (row, col)).max(*settle_ns);
+    let asked = positions.settle_ns.iter(positions.len());
+    let settles = asked.zip(places).map(|(settle_ns, (&row, &col))| {
+        let least = least_settle_ns(plan, from, (row, col));
         from = Some((row, col));
-    }
+        least.max(settle_ns)
+    });
+    positions.settle_ns = PerPosition::from_slice(&settles.collect::<Vec<_>>());
 }

@@ -304,7 +304,7 @@ impl Rig {
                 index,
                 positions.row[i],
                 positions.col[i],
-                positions.dwell_ns[i],
+                positions.dwell_ns.at(i),
             ));
         }
         self.deciders.push(decided_by);

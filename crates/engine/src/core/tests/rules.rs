@@ -9,6 +9,10 @@ use domain::{
 };
 use std::time::Duration;
 
+fn settles(batch: &PositionBatch) -> Vec<u32> {
+    batch.settle_ns.iter(batch.len()).collect()
+}
+
 #[test]
 fn every_position_is_exposed_once_and_sampled_in_order() {
     let mut rig = Rig::running(&plan());
@@ -174,8 +178,7 @@ fn who_is_reached_over_a_position_left_out_settles_for_the_longer_jump() {
     let mut rig = Rig::running(&plan);
     rig.finish();
     assert_eq!((rig.snapshot().n_sampled, rig.snapshot().n_skipped), (4, 1));
-    let settles = rig.submitted.iter().flat_map(|b| &b.settle_ns);
-    let settles: Vec<u32> = settles.copied().collect();
+    let settles: Vec<u32> = rig.submitted.iter().flat_map(|b| settles(b)).collect();
     assert_eq!(settles[1..], [1000, 29_000, 28_000]);
     rig.check_ends();
 }
@@ -444,7 +447,7 @@ fn an_answer_that_does_not_fit_is_refused_whole() {
         Refusal::Outside { index: 5 }
     );
     assert_eq!(
-        refused(&mut rig, |d| d.positions.dwell_ns[7] = 19),
+        refused(&mut rig, |d| d.positions.dwell_ns.each_mut(64)[7] = 19),
         Refusal::Dwell { index: 7 }
     );
     assert_eq!(
@@ -499,16 +502,15 @@ fn a_client_s_jumps_wait_by_the_settle_law() {
     plan.when_late = WhenLate::Wait;
     let mut rig = Rig::running(&plan);
     let mut decision = answer(&rig, 64);
-    decision.positions.settle_ns[2] = 5000;
+    decision.positions.settle_ns.each_mut(64)[2] = 5000;
     rig.command(Command::Decide(decision)).unwrap();
     // From the park position across the field; then steps of one pixel, one of which asks for more.
-    let settle = &rig.submitted[0].settle_ns;
-    assert_eq!(settle[..4], [9051, 100, 5000, 100]);
+    assert_eq!(settles(&rig.submitted[0])[..4], [9051, 100, 5000, 100]);
     rig.expose(64);
     let again = answer(&rig, 64);
     rig.command(Command::Decide(again)).unwrap();
     // Back from column 63 to column 0.
-    assert_eq!(rig.submitted[1].settle_ns[..2], [6300, 100]);
+    assert_eq!(settles(&rig.submitted[1])[..2], [6300, 100]);
 }
 
 #[test]

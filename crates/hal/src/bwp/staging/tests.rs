@@ -151,7 +151,7 @@ fn a_batch_out_of_range_is_refused_as_a_whole_and_names_the_position() {
         "positions[1].settle_ns"
     );
     let mut lame = batch(0, &[(0, 1000); 3]);
-    lame.dwell_ns.pop();
+    lame.dwell_ns.each_mut(3).pop();
     assert_eq!(refuse(&lame), "positions.dwell_ns");
     let mut outside = batch(0, &[(0, 1000); 3]);
     outside.col[2] = 300.0;
