@@ -12,7 +12,7 @@ use domain::Grid;
 
 /// Positions of a random order that are worked out together.
 const RUN: usize = 64;
-/// Bands are cut so that none has more than 2³¹ pixels.
+/// Bands are cut so that none has more than 2³¹ pixels; a grid has at most 2¹⁶ rows, and so many bands.
 const BAND_PIXELS_MAX: u64 = 1 << 31;
 
 /// A uniformly random set, band by band.
@@ -23,10 +23,8 @@ pub(crate) struct Uniform {
     frame_key: u64,
     /// The bands, and the end.
     bands: Vec<Band>,
-    /// Positions above each of them once more: looked up for every position, so they stay small.
-    n_above: Vec<u32>,
     /// Band of the first position of each of `2 · n_bands` equal runs of the frame's positions.
-    runs: Vec<u32>,
+    runs: Vec<u16>,
     /// 2³² · runs ÷ positions.
     runs_per_position: u64,
     /// Shapes of low and high bands, which differ by one row.
@@ -35,14 +33,15 @@ pub(crate) struct Uniform {
     sorted: Vec<u32>,
 }
 
-/// What differs from band to band.
+/// What differs from band to band: looked up for every position, so it stays small.
 #[derive(Debug, Clone, Copy)]
 struct Band {
     /// Positions above it.
     n_above: u32,
     /// First row.
-    top: u32,
-    key: [u32; 2],
+    top: u16,
+    /// One of the higher bands.
+    is_high: bool,
 }
 
 #[derive(Debug, Clone, Copy)]
@@ -76,7 +75,6 @@ impl Uniform {
             seed,
             frame_key: 0,
             bands: Vec::with_capacity(strata.n_bands as usize + 1),
-            n_above: Vec::with_capacity(strata.n_bands as usize + 1),
             runs: Vec::with_capacity(2 * strata.n_bands as usize + 1),
             runs_per_position: ((2 * u64::from(strata.n_bands)) << 32) / strata.n,
             shapes: [low, high].map(|height| BandShape::new(height, grid.n_cols())),
@@ -105,18 +103,23 @@ impl Uniform {
             n_pixels -= in_band;
         }
         self.bands.push(self.band_at(self.strata.n_bands, 0));
-        self.n_above.clear();
-        self.n_above.extend(self.bands.iter().map(|b| b.n_above));
         self.index_runs();
     }
 
     /// The band above which all but `left` positions lie.
     fn band_at(&self, band: u32, left: u64) -> Band {
+        let top = self.strata.first_row(band);
+        let height = self.strata.first_row(band + 1) - top;
         Band {
             n_above: (self.strata.n - left) as u32,
-            top: self.strata.first_row(band),
-            key: halves(key(self.frame_key, u64::from(band))),
+            top: top as u16,
+            is_high: height != self.shapes[0].height,
         }
+    }
+
+    #[inline(always)]
+    const fn key_of(&self, band: u32) -> [u32; 2] {
+        halves(key(self.frame_key, band as u64))
     }
 
     fn index_runs(&mut self) {
@@ -129,25 +132,18 @@ impl Uniform {
             {
                 band += 1;
             }
-            self.runs.push(band);
+            self.runs.push(band as u16);
         }
-    }
-
-    /// Whether the band is one of the high ones.
-    #[inline(always)]
-    fn is_high(&self, band: u32) -> bool {
-        let height = self.bands[band as usize + 1].top - self.bands[band as usize].top;
-        height != self.shapes[0].height
     }
 
     /// Band of the k-th position of the frame.
     #[inline(always)]
     fn locate(&self, k: u32) -> u32 {
         let run = (u64::from(k) * self.runs_per_position) >> 32;
-        let mut band = self.runs[run as usize] as usize;
+        let mut band = usize::from(self.runs[run as usize]);
         // A run spans half a band, so one step without a branch is nearly always all.
-        band += usize::from(self.n_above[band + 1] <= k);
-        while self.n_above[band + 1] <= k {
+        band += usize::from(self.bands[band + 1].n_above <= k);
+        while self.bands[band + 1].n_above <= k {
             band += 1;
         }
         band as u32
@@ -167,7 +163,7 @@ impl Bands for Uniform {
     }
 
     fn rows(&self, band: u32) -> [f32; 2] {
-        [band, band + 1].map(|b| self.bands[b as usize].top as f32)
+        [band, band + 1].map(|b| self.strata.first_row(b) as f32)
     }
 
     fn begin(&mut self, frame: u32) {
@@ -176,13 +172,17 @@ impl Bands for Uniform {
 
     fn fill(&mut self, band: u32, places: &mut Vec<Place>) {
         places.clear();
-        let Band { n_above, top, key } = self.bands[band as usize];
-        let shape = self.shapes[usize::from(self.is_high(band))];
-        let shuffle = Shuffle::new(shape.shuffle, key);
+        let Band {
+            n_above,
+            top,
+            is_high,
+        } = self.bands[band as usize];
+        let shape = self.shapes[usize::from(is_high)];
+        let shuffle = Shuffle::new(shape.shuffle, self.key_of(band));
         let n = self.bands[band as usize + 1].n_above - n_above;
         let place = |pixel: u32| {
             let (col, row) = shape.by_height.split(pixel);
-            Place::pixel(top + row, col)
+            Place::pixel(u32::from(top) + row, col)
         };
         if !self.bits.is_empty() {
             // Sorted by marking bits: cheaper than comparing where about one bit in 256 is set, or more.
@@ -265,13 +265,13 @@ impl Run {
             *band = set.locate(rank);
         }
         for i in 0..n {
-            let at = self.bands[i];
-            let band = set.bands[at as usize];
-            self.numbers[i] = self.ranks[i] - band.n_above;
-            self.keys[0][i] = band.key[0];
-            self.keys[1][i] = band.key[1];
-            self.tops[i] = band.top;
-            self.high[i] = u32::from(set.is_high(at));
+            let band = set.bands[self.bands[i] as usize];
+            self.numbers[i] = self.ranks[i].wrapping_sub(band.n_above);
+            self.tops[i] = u32::from(band.top);
+            self.high[i] = u32::from(band.is_high);
+        }
+        for i in 0..RUN {
+            [self.keys[0][i], self.keys[1][i]] = set.key_of(self.bands[i]);
         }
         let [low, high] = set.shapes;
         for i in 0..RUN {
