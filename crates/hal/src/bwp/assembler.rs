@@ -2,7 +2,7 @@
 //!
 //! Devices send small packets soon; the engine wants large blocks about once a millisecond. Packets that follow each other
 //! without a pause are joined, up to 16384 positions. Codes become events on the way in, straight from the packet, into scratch
-//! that a full block takes along; a block that leaves costs one allocation per detector.
+//! that is reused; a block that leaves costs one exact allocation per detector, or takes the scratch along when it is full.
 
 use crate::{AdcScale, Arming, RawBlock};
 use domain::{PerPosition, SampleFlags, Signal};
@@ -163,15 +163,12 @@ impl Assembler {
     }
 }
 
-/// The values with little capacity to spare: scratch that is nearly full is given away, another is copied. The next has the size
-/// of this block, as blocks are mostly alike.
+/// The values with no capacity to spare; large scratch is given away, small scratch is copied and kept.
 fn hand_over(events: &mut Vec<f32>) -> Vec<f32> {
-    let next = Vec::with_capacity(events.len());
     if 4 * events.len() >= 3 * events.capacity() {
-        std::mem::replace(events, next)
+        let capacity = events.capacity();
+        std::mem::replace(events, Vec::with_capacity(capacity))
     } else {
-        let exact = events.as_slice().to_vec();
-        *events = next;
-        exact
+        events.as_slice().to_vec()
     }
 }
