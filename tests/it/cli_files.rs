@@ -150,8 +150,9 @@ fn a_journal_without_its_data_set_is_recovered() {
     assert_eq!(recovered.code, Some(0), "{}", recovered.stderr);
     let saved = recovered.json()["saved"].clone();
     let n = |key: &str| saved[key].as_u64().unwrap();
-    assert_eq!(n("samples") + n("gaps") + n("unresolved"), 1024, "{saved}");
-    assert!(n("samples") > 0, "{saved}");
+    let n_submitted = n("samples") + n("gaps") + n("unresolved");
+    assert!(n_submitted <= 1024, "{saved}");
+    assert!(n("samples") > 0 && n("unresolved") > 0, "{saved}");
     let again = bench.run(&["recover", "torn.zspy", "--json"]);
     assert_eq!(again.json()["saved"], Value::Null);
     let exported = bench.run(&["export", "torn.zspy", "--format", "npy", "--out", "npy"]);

@@ -90,8 +90,8 @@ impl Painter {
     }
 
     /// Shortest time between two pictures.
-    pub(crate) fn period(&self) -> Duration {
-        Duration::from_secs_f64(1.0 / self.wishes.max_rate_hz)
+    pub(crate) const fn period(&self) -> Duration {
+        self.wishes.period
     }
 
     /// Wakes when there is a new estimate.

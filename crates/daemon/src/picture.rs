@@ -3,6 +3,7 @@
 use bytes::Bytes;
 use domain::{Grid, Invalid, PixelRect};
 use proto::v1::{self, PixelEncoding, Plane};
+use std::time::Duration;
 
 /// Largest picture message, bytes.
 const MAX_BYTES: usize = 3 << 20;
@@ -14,7 +15,7 @@ const N_LEVELS: usize = 65_536;
 pub(crate) struct Wishes {
     pub(crate) detectors: Vec<String>,
     pub(crate) planes: Vec<Plane>,
-    pub(crate) max_rate_hz: f64,
+    pub(crate) period: Duration,
     region: Option<PixelRect>,
     scale: u32,
     max_side: u32,
@@ -46,7 +47,7 @@ impl Wishes {
             planes.push(Plane::Estimate);
         }
         let rate = options.max_rate_hz;
-        let max_rate_hz = rate_in("options.max_rate_hz", rate, 10.0, 60.0)?;
+        let period = period_of("options.max_rate_hz", rate, 10.0, 60.0)?;
         let encoding = PixelEncoding::try_from(options.encoding)
             .map_err(|_| Invalid::new("options.encoding", options.encoding, "F32 or U8"))?;
         if options.scale > 256 {
@@ -81,7 +82,7 @@ impl Wishes {
         Ok(Self {
             detectors: options.detectors.clone(),
             planes,
-            max_rate_hz,
+            period,
             region: region.map_err(|e| e.within("options.region"))?,
             scale: options.scale,
             max_side: match options.max_side_px {
@@ -175,24 +176,22 @@ impl Wishes {
     }
 }
 
-/// A rate of a request: 0 stands for `default`.
-pub(crate) fn rate_in(
+/// Lowest rate of a request, a second.
+const RATE_MIN: f64 = 1e-3;
+
+/// The period of a request's rate: 0 stands for `default`.
+pub(crate) fn period_of(
     field: &'static str,
     rate: f64,
     default: f64,
     max: f64,
-) -> Result<f64, Invalid> {
-    if rate == 0.0 {
-        Ok(default)
-    } else if rate > 0.0 && rate <= max {
-        Ok(rate)
-    } else {
-        Err(Invalid::new(
-            field,
-            rate,
-            format!("above 0, at most {max} a second, or 0"),
-        ))
+) -> Result<Duration, Invalid> {
+    let rate = if rate == 0.0 { default } else { rate };
+    if !(RATE_MIN..=max).contains(&rate) {
+        let allowed = format!("{RATE_MIN} to {max} a second, or 0");
+        return Err(Invalid::new(field, rate, allowed));
     }
+    Ok(Duration::from_secs_f64(1.0 / rate))
 }
 
 /// Which pixels of a plane go into which pixels of the picture.
@@ -377,6 +376,8 @@ mod tests {
         let refused = |change: fn(&mut v1::PreviewOptions)| wishes(change).unwrap_err().field;
         assert_eq!(refused(|o| o.max_rate_hz = f64::NAN), "options.max_rate_hz");
         assert_eq!(refused(|o| o.max_rate_hz = 61.0), "options.max_rate_hz");
+        // Its period is longer than any clock tells.
+        assert_eq!(refused(|o| o.max_rate_hz = 1e-300), "options.max_rate_hz");
         assert_eq!(refused(|o| o.scale = 257), "options.scale");
         assert_eq!(refused(|o| o.max_side_px = 8), "options.max_side_px");
         assert_eq!(refused(|o| o.planes.push(99)), "options.planes[0]");

@@ -7,7 +7,7 @@ use crate::archive::page;
 use crate::control::{command, lock};
 use crate::convert;
 use crate::lease::bounded;
-use crate::picture::rate_in;
+use crate::picture::period_of;
 use crate::refuse::{invalid, of_engine, of_store, refuse};
 use crate::shared::{Origin, Shared, random_u128};
 use crate::table::{Requests, digest_of};
@@ -18,7 +18,6 @@ use proto::v1::acquisition_service_server::AcquisitionService;
 use proto::v1::{self, ErrorReason};
 use proto::{PlanContext, plan_from_proto};
 use std::sync::Arc;
-use std::time::Duration;
 use tokio::sync::mpsc;
 use tokio_stream::wrappers::ReceiverStream;
 use tonic::{Request, Response, Status, Streaming};
@@ -303,7 +302,7 @@ impl AcquisitionService for Acquisitions {
         request: Request<v1::WatchAcquisitionRequest>,
     ) -> Result<Response<Self::WatchAcquisitionStream>, Status> {
         let request = request.into_inner();
-        let rate = rate_in("max_rate_hz", request.max_rate_hz, 5.0, 50.0).map_err(invalid)?;
+        let period = period_of("max_rate_hz", request.max_rate_hz, 5.0, 50.0).map_err(invalid)?;
         let permit = self.0.stream_slot()?;
         let (shared, name) = (self.0.clone(), request.name.clone());
         let found = blocking(move || {
@@ -328,7 +327,6 @@ impl AcquisitionService for Acquisitions {
         let (sender, stream) = mpsc::channel(1);
         let shared = self.0.clone();
         let look = look_at(shared.clone(), id);
-        let period = Duration::from_secs_f64(1.0 / rate);
         let slot = shared.engine.status_slot();
         tokio::spawn(watch(shared, slot, period, sender, permit, look));
         Ok(Response::new(ReceiverStream::new(stream)))

@@ -6,7 +6,7 @@ use crate::access::{Role, role_required};
 use crate::control::{command, lock};
 use crate::convert;
 use crate::lease::unconfirmed;
-use crate::picture::rate_in;
+use crate::picture::period_of;
 use crate::refuse::{invalid, of_engine, of_service, refuse};
 use crate::shared::Shared;
 use crate::{calibrations, columns};
@@ -175,14 +175,13 @@ impl InstrumentService for Instruments {
         request: Request<v1::WatchStatusRequest>,
     ) -> Result<Response<Self::WatchStatusStream>, Status> {
         let rate = request.into_inner().max_rate_hz;
-        let rate = rate_in("max_rate_hz", rate, 5.0, 50.0).map_err(invalid)?;
+        let period = period_of("max_rate_hz", rate, 5.0, 50.0).map_err(invalid)?;
         let permit = self.0.stream_slot()?;
         // One message waits; the next look is made when the client has taken it.
         let (sender, stream) = mpsc::channel(1);
         let shared = self.0.clone();
         let look = look_at_status(shared.clone());
         let slot = shared.engine.status_slot();
-        let period = Duration::from_secs_f64(1.0 / rate);
         tokio::spawn(watch(shared, slot, period, sender, permit, look));
         Ok(Response::new(ReceiverStream::new(stream)))
     }

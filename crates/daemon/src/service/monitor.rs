@@ -5,7 +5,7 @@ use crate::convert;
 use crate::maps::MapsTable;
 use crate::notify::Wake;
 use crate::painter::Painter;
-use crate::picture::{Wishes, rate_in};
+use crate::picture::{Wishes, period_of};
 use crate::refuse::invalid;
 use crate::shared::Shared;
 use proto::v1;
@@ -51,7 +51,7 @@ impl MonitorService for Monitors {
         request: Request<v1::MonitorRequest>,
     ) -> Result<Response<Self::MonitorStream>, Status> {
         let request = request.into_inner();
-        let rate = rate_in("max_rate_hz", request.max_rate_hz, 5.0, 50.0).map_err(invalid)?;
+        let period = period_of("max_rate_hz", request.max_rate_hz, 5.0, 50.0).map_err(invalid)?;
         let wanted = match request.acquisition.as_str() {
             "" => None,
             name => {
@@ -70,7 +70,7 @@ impl MonitorService for Monitors {
             maps: self.maps.clone(),
             wanted,
             previews: request.previews,
-            period: Duration::from_secs_f64(1.0 / rate),
+            period,
             shown: None,
             painter: None,
             status_version: None,
