@@ -1,5 +1,8 @@
 //! The thread that gives the state machine its turns.
 
+#[cfg(test)]
+mod tests;
+
 use super::{Wires, estimator_thread, link, policy_thread, recorder_thread};
 use crate::core::{Action, Core, Event, OpenFailure};
 use crate::handle::{Live, Request, lock};

@@ -1,9 +1,10 @@
 //! The threads around the machine, with a controller that exposes everything at once.
 
+use super::{Wires, share};
 use crate::core::tests::rig::{capabilities, column, plan};
-use crate::{Config, EndReason, Error, Handle, Join, State, Tail, replay, start};
+use crate::{Config, EndReason, Error, Handle, Join, Slot, State, Tail, replay, start};
 use crossbeam::channel::{Receiver, RecvTimeoutError, Sender, bounded};
-use domain::{MonotonicClock, PerPosition, Plan, PositionBatch, SampleFlags, Signal};
+use domain::{Clock, MonotonicClock, PerPosition, Plan, PositionBatch, SampleFlags, Signal};
 use hal::{Arm, Arming, Capabilities, Event, RawBlock, Receive, ScanController, Transmit, TripId};
 use std::path::Path;
 use std::sync::Arc;
@@ -11,6 +12,20 @@ use std::time::Duration;
 
 /// Longest wait for anything: only a hang reaches it.
 const HANG: Duration = Duration::from_secs(30);
+
+/// What a thread shares with the others, where there are none.
+pub(super) fn wires(config: Config, clock: Arc<dyn Clock>) -> Wires {
+    let (commands, _) = bounded(1);
+    let (urgent, _) = bounded(1);
+    let (words, _) = bounded(1);
+    let shared = share(config, capabilities(), column(), clock, commands, urgent);
+    Wires {
+        shared: Arc::new(shared),
+        words,
+        recorder_at: Arc::default(),
+        estimate: Slot::default(),
+    }
+}
 
 struct Instant {
     capabilities: Capabilities,

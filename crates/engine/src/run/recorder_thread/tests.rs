@@ -1,14 +1,13 @@
 //! What is laid out is in the file soon, however much more waits: a process that is killed loses what is not.
 
-use super::super::{Wires, share};
+use super::super::tests::wires;
 use super::{Request, WRITE_EVERY, run};
-use crate::core::tests::rig::{capabilities, column, plan, prepare};
+use crate::Config;
+use crate::core::tests::rig::{plan, prepare};
 use crate::parts::recording::path_of;
-use crate::{Config, Slot};
 use crossbeam::channel::{Receiver, bounded};
 use domain::{Clock, VirtualClock};
 use std::path::PathBuf;
-use std::sync::atomic::AtomicU64;
 use std::sync::{Arc, Mutex};
 use std::time::Duration;
 use store::Record;
@@ -58,27 +57,11 @@ fn what_is_laid_out_is_written_within_ten_milliseconds_while_more_waits() {
         journal: path.join("journal"),
         seen: Mutex::default(),
     });
-    let (commands, _commands) = bounded(1);
-    let (urgent, _urgent) = bounded(1);
-    let (words, _words) = bounded(N);
     let config = Config {
         directory: Some(folder.path().to_owned()),
         ..Config::default()
     };
-    let shared = share(
-        config,
-        capabilities(),
-        column(),
-        spy.clone(),
-        commands,
-        urgent,
-    );
-    let wires = Wires {
-        shared: Arc::new(shared),
-        words,
-        recorder_at: Arc::new(AtomicU64::new(0)),
-        estimate: Slot::default(),
-    };
+    let wires = wires(config, spy.clone());
     requests.send(Request::Open(prepared, path)).unwrap();
     for t_ns in 0..N as u64 {
         let event = store::Event::Tick;
