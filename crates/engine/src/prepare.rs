@@ -509,7 +509,7 @@ fn predict(
         memory_bytes,
         batch,
         blank_travel: travel.blanking,
-        explanation: explain(plan, capabilities, travel, total_ns, electrons_per_ns),
+        explanation: explain(plan, capabilities, travel, electrons_per_ns),
     })
 }
 
@@ -628,17 +628,9 @@ fn explain(
     plan: &Plan,
     capabilities: &Capabilities,
     travel: &Travel,
-    total_ns: f64,
     electrons_per_ns: Option<f64>,
 ) -> Vec<String> {
     let mut why = vec![travel.why.clone()];
-    if travel.time.full_raster_ns > 0.0 && plan.kind == PlanKind::Acquire {
-        why.push(format!(
-            "{:.3} s against {:.3} s of a full raster with flyback at the same dwell",
-            total_ns / 1e9,
-            travel.time.full_raster_ns / 1e9
-        ));
-    }
     match electrons_per_ns {
         None => why.push(
             "the probe current is unknown: no dose is stated, no budget in electrons is accepted"
