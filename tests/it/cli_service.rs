@@ -67,6 +67,13 @@ fn a_newcomer_serves_acquires_and_looks() {
     );
     let view = desk.ask(&["view", "--pixels", "64", "--frames", "3"]);
     assert_eq!(view["exposures"], 3 * 410);
+    // Its pauses, which keep the dose rate, are in the prediction.
+    let time = |of: &str| view["acquisition"][of]["scan_time_s"].as_f64().unwrap();
+    let (predicted, took) = (time("prediction"), time("progress"));
+    assert!(
+        took > 0.01 && (took / predicted - 1.0).abs() < 0.05,
+        "{took} s, predicted {predicted} s"
+    );
     // The unix socket is the same service.
     let socket = desk.served.told["addresses"][1].as_str().unwrap();
     let listed = desk.bench.run(&["list", "--server", socket, "--json"]);
