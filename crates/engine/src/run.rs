@@ -141,11 +141,11 @@ pub fn start(
         link::run(controller, reopen, &link_queues, w)
     })?;
     let work_records = records_in.clone();
-    threads.spawn("reconstruction", move |w| {
+    threads.spawn_lasting("reconstruction", move |w| {
         estimator_thread::run(&work, &work_records, w)
     })?;
-    threads.spawn("recorder", move |w| recorder_thread::run(&records, w))?;
-    threads.spawn("policy", move |w| policy_thread::run(&asks, w))?;
+    threads.spawn_lasting("recorder", move |w| recorder_thread::run(&records, w))?;
+    threads.spawn_lasting("policy", move |w| policy_thread::run(&asks, w))?;
     let queues = engine_thread::Queues {
         commands,
         device,
@@ -214,7 +214,7 @@ fn claim(config: &Config) -> Result<Option<store::DataDirectory>, Error> {
     })
 }
 
-/// Threads as they are started; each is contained.
+/// Threads as they are started; each is contained, and says at its end whether it never panicked.
 struct Threads {
     wires: Wires,
     running: Vec<(&'static str, JoinHandle<bool>)>,
@@ -226,10 +226,34 @@ impl Threads {
         name: &'static str,
         body: impl FnOnce(&Wires) + Send + 'static,
     ) -> Result<(), Error> {
+        self.start(name, move |wires| wires.contained(name, || body(wires)))
+    }
+
+    /// The same for a part that begins anew after a panic, with what is asked of it from then on: what ran then has failed, what
+    /// comes later has its part again.
+    fn spawn_lasting(
+        &mut self,
+        name: &'static str,
+        body: impl Fn(&Wires) + Send + 'static,
+    ) -> Result<(), Error> {
+        self.start(name, move |wires| {
+            let mut is_whole = true;
+            while !wires.contained(name, || body(wires)) {
+                is_whole = false;
+            }
+            is_whole
+        })
+    }
+
+    fn start(
+        &mut self,
+        name: &'static str,
+        body: impl FnOnce(&Wires) -> bool + Send + 'static,
+    ) -> Result<(), Error> {
         let wires = self.wires.clone();
         let thread = std::thread::Builder::new()
             .name(name.into())
-            .spawn(move || wires.contained(name, || body(&wires)))
+            .spawn(move || body(&wires))
             .map_err(|error| Error::Recording {
                 cause: format!("thread {name}: {error}"),
             })?;

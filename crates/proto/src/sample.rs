@@ -170,11 +170,7 @@ fn positions_per_chunk(block: &SampleBlock, options: &ChunkOptions) -> usize {
 }
 
 fn duration_ns(block: &SampleBlock, part: Range<usize>) -> u64 {
-    let sum = |values: &PerPosition<u32>| match values {
-        PerPosition::Uniform(ns) => u64::from(*ns) * part.len() as u64,
-        PerPosition::Each(ns) => ns[part.clone()].iter().map(|&ns| u64::from(ns)).sum(),
-    };
-    sum(&block.dwell_ns) + sum(&block.settle_ns)
+    block.dwell_ns.sum(part.clone()) + block.settle_ns.sum(part)
 }
 
 fn chunk_of(

@@ -105,16 +105,25 @@ fn connected(
                 let is_whole = wires.contained("link-rx", || {
                     broken = receive(receive_half, &queues.events, &leaving).err();
                 });
+                leaving.is_broken.fetch_or(!is_whole, Ordering::AcqRel);
                 (is_whole, broken)
             });
         let rx = rx.map_err(|source| hal::Error::Link {
             address: "thread link-rx".into(),
             source,
         })?;
-        let sent = transmit(transmit_half, queues, wires, &leaving);
-        let (is_whole, broken) = rx.join().unwrap_or((false, None));
-        if !is_whole {
-            std::panic::resume_unwind(Box::new("link-rx panicked"));
+        let mut sent = Ok(());
+        let is_whole = wires.contained("link-tx", || {
+            sent = transmit(transmit_half, queues, wires, &leaving);
+        });
+        leaving.stop.store(true, Ordering::Release);
+        let (is_rx_whole, broken) = rx.join().unwrap_or((false, None));
+        if !(is_whole && is_rx_whole) {
+            // What it held is gone with it: as good as a link that broke.
+            return Err(hal::Error::Link {
+                address: "controller".into(),
+                source: std::io::Error::other("a thread of the link failed"),
+            });
         }
         // What was read says more than a write that failed after it.
         broken.map_or(sent, Err)

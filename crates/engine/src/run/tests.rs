@@ -1,6 +1,6 @@
 //! The threads around the machine, with a controller that exposes everything at once.
 
-use super::{Wires, share};
+use super::{Threads, Wires, share};
 use crate::core::tests::rig::{capabilities, column, plan};
 use crate::{Config, EndReason, Error, Handle, Join, Slot, State, Tail, replay, start};
 use crossbeam::channel::{Receiver, RecvTimeoutError, Sender, bounded};
@@ -13,26 +13,39 @@ use std::time::Duration;
 /// Longest wait for anything: only a hang reaches it.
 const HANG: Duration = Duration::from_secs(30);
 
-/// What a thread shares with the others, where there are none.
-pub(super) fn wires(config: Config, clock: Arc<dyn Clock>) -> Wires {
+/// What a thread shares with the others, where there are none; its urgent blanks and its words.
+pub(super) fn wires(
+    config: Config,
+    clock: Arc<dyn Clock>,
+) -> (Wires, Receiver<()>, Receiver<crate::core::Event>) {
     let (commands, _) = bounded(1);
-    let (urgent, _) = bounded(1);
-    let (words, _) = bounded(1);
+    let (urgent, blanks) = bounded(1);
+    let (words, told) = bounded(4);
     let shared = share(config, capabilities(), column(), clock, commands, urgent);
-    Wires {
+    let wires = Wires {
         shared: Arc::new(shared),
         words,
         recorder_at: Arc::default(),
         estimate: Slot::default(),
-    }
+    };
+    (wires, blanks, told)
 }
 
 struct Instant {
     capabilities: Capabilities,
     /// Told when the coils are given back.
     released: Sender<()>,
-    /// Samples of the position of this index are shifted by one: a slip.
-    slips_at: Option<u64>,
+    fault: Fault,
+}
+
+/// What goes wrong with the piece that holds the position of this index.
+#[derive(Clone, Copy)]
+enum Fault {
+    None,
+    /// Its samples are shifted by one.
+    Slip(u64),
+    /// The driver panics.
+    Panic(u64),
 }
 
 struct Out {
@@ -40,7 +53,7 @@ struct Out {
     released: Sender<()>,
     arming: u32,
     t_ns: u64,
-    slips_at: Option<u64>,
+    fault: Fault,
 }
 
 struct In(Receiver<Event>);
@@ -57,7 +70,7 @@ impl ScanController for Instant {
             released: self.released,
             arming: 0,
             t_ns: 0,
-            slips_at: self.slips_at,
+            fault: self.fault,
         };
         (Box::new(out), Box::new(In(arrived)))
     }
@@ -87,9 +100,10 @@ impl Transmit for Out {
 
     fn submit(&mut self, batch: &PositionBatch) -> Result<(), hal::Error> {
         let n = batch.len() as u64;
-        let slipped = self
-            .slips_at
-            .is_some_and(|at| (batch.first_position..batch.first_position + n).contains(&at));
+        let holds = |at: u64| (batch.first_position..batch.first_position + n).contains(&at);
+        let slipped = matches!(self.fault, Fault::Slip(at) if holds(at));
+        let panics = matches!(self.fault, Fault::Panic(at) if holds(at));
+        assert!(!panics, "as the test wants it");
         let block = RawBlock {
             arming: self.arming(),
             first_position: batch.first_position + u64::from(slipped),
@@ -145,28 +159,27 @@ impl Receive for In {
     }
 }
 
-fn engine(directory: Option<&Path>, slips_at: Option<u64>) -> (Handle, Join) {
-    engine_with(directory, slips_at, bounded(1).0)
+fn engine(directory: Option<&Path>, fault: Fault) -> (Handle, Join) {
+    engine_with(directory, fault, bounded(1).0)
 }
 
-fn engine_with(
-    directory: Option<&Path>,
-    slips_at: Option<u64>,
-    released: Sender<()>,
-) -> (Handle, Join) {
-    let controller = Instant {
-        capabilities: capabilities(),
-        released,
-        slips_at,
+fn engine_with(directory: Option<&Path>, fault: Fault, released: Sender<()>) -> (Handle, Join) {
+    let open = move |fault| -> Box<dyn ScanController> {
+        Box::new(Instant {
+            capabilities: capabilities(),
+            released: released.clone(),
+            fault,
+        })
     };
+    let controller = open(fault);
     let config = Config {
         directory: directory.map(Path::to_owned),
         ..Config::default()
     };
     start(
         config,
-        Box::new(controller),
-        None,
+        controller,
+        Some(Box::new(move || Ok(open(Fault::None)))),
         column(),
         Arc::new(MonotonicClock::new()),
     )
@@ -198,7 +211,7 @@ fn follow(engine: &Handle, id: &str) -> Arc<crate::Acquisition> {
 #[test]
 fn a_run_on_threads_is_recorded_and_replays_bit_for_bit() {
     let directory = tempfile::tempdir().unwrap();
-    let (engine, join) = engine(Some(directory.path()), None);
+    let (engine, join) = engine(Some(directory.path()), Fault::None);
     let (id, prediction) = engine.create(&kriging()).unwrap();
     assert_eq!(prediction.n_positions, Some(1024));
     engine.start(&id).unwrap();
@@ -224,7 +237,7 @@ fn a_run_on_threads_is_recorded_and_replays_bit_for_bit() {
 
 #[test]
 fn a_slip_ends_a_live_run() {
-    let (engine, join) = engine(None, Some(600));
+    let (engine, join) = engine(None, Fault::Slip(600));
     let (id, _) = engine.create(&kriging()).unwrap();
     engine.start(&id).unwrap();
     let run = follow(&engine, id.as_str());
@@ -238,10 +251,62 @@ fn a_slip_ends_a_live_run() {
     assert!(join.wait().is_empty());
 }
 
+/// A link whose thread panicked is as good as broken: the run fails, the controller is opened anew, the next run has it.
+#[test]
+fn after_a_panic_of_the_link_the_next_run_has_a_new_one() {
+    let directory = tempfile::tempdir().unwrap();
+    let (engine, join) = engine(Some(directory.path()), Fault::Panic(600));
+    let (id, _) = engine.create(&kriging()).unwrap();
+    engine.start(&id).unwrap();
+    let run = follow(&engine, id.as_str());
+    assert_eq!(
+        (run.state, run.end.clone()),
+        (State::Failed, Some(EndReason::Panic { part: "link-tx" }))
+    );
+    let (id, _) = engine.create(&kriging()).unwrap();
+    let clock = MonotonicClock::new();
+    while let Err(error) = engine.start(&id) {
+        assert!(clock.now() < HANG, "no link again: {error}");
+        clock.sleep(Duration::from_millis(20));
+    }
+    let run = follow(&engine, id.as_str());
+    assert_eq!((run.state, run.n_sampled), (State::Finished, 1024));
+    engine.shutdown().unwrap();
+    let _named = join.wait();
+}
+
+#[test]
+fn a_part_that_panicked_blanks_says_so_and_works_again() {
+    let (wires, blanks, told) = wires(Config::default(), Arc::new(MonotonicClock::new()));
+    let mut threads = Threads {
+        wires,
+        running: Vec::new(),
+    };
+    let ((ask, asks), (answer, answers)) = (bounded(4), bounded(4));
+    let part = move |_: &Wires| {
+        for n in &asks {
+            assert_ne!(n, 0, "as the test wants it");
+            answer.send(n).unwrap();
+        }
+    };
+    threads.spawn_lasting("part", part).unwrap();
+    ask.send(0).unwrap();
+    ask.send(1).unwrap();
+    assert_eq!(answers.recv_timeout(HANG), Ok(1));
+    assert_eq!(blanks.try_recv(), Ok(()));
+    assert!(matches!(
+        told.try_recv(),
+        Ok(crate::core::Event::Panicked { part: "part" })
+    ));
+    drop(ask);
+    let (_, thread) = threads.running.pop().unwrap();
+    assert!(!thread.join().unwrap(), "it panicked once");
+}
+
 #[test]
 fn a_shutdown_gives_the_coils_back_once_the_beam_is_off() {
     let (released, told) = bounded(1);
-    let (engine, join) = engine_with(None, None, released);
+    let (engine, join) = engine_with(None, Fault::None, released);
     let (id, _) = engine.create(&kriging()).unwrap();
     engine.start(&id).unwrap();
     assert!(told.is_empty(), "not while it lives");
@@ -252,7 +317,7 @@ fn a_shutdown_gives_the_coils_back_once_the_beam_is_off() {
 
 #[test]
 fn after_the_end_every_command_is_refused() {
-    let (engine, join) = engine(None, None);
+    let (engine, join) = engine(None, Fault::None);
     engine.shutdown().unwrap();
     assert!(join.wait().is_empty());
     assert!(matches!(engine.create(&kriging()), Err(Error::Ended)));
@@ -261,7 +326,7 @@ fn after_the_end_every_command_is_refused() {
 #[test]
 fn bad_plans_are_refused_by_name_before_anything_happens() {
     let directory = tempfile::tempdir().unwrap();
-    let (engine, _join) = engine(Some(directory.path()), None);
+    let (engine, _join) = engine(Some(directory.path()), Fault::None);
     let refused = |change: fn(&mut Plan)| {
         let mut plan = kriging();
         change(&mut plan);

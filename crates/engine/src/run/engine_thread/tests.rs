@@ -26,7 +26,7 @@ fn a_recorder_that_was_late_at_the_end_of_one_acquisition_is_there_for_the_next(
         work: bounded(1).0,
         asks: bounded(1).0,
     };
-    let wires = wires(config, Arc::new(VirtualClock::new()));
+    let (wires, _blanks, _told) = wires(config, Arc::new(VirtualClock::new()));
     let mut thread = EngineThread::new(core, queues, wires);
     for state in [
         RecorderState::Stalled,

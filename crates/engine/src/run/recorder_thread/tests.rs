@@ -61,7 +61,7 @@ fn what_is_laid_out_is_written_within_ten_milliseconds_while_more_waits() {
         directory: Some(folder.path().to_owned()),
         ..Config::default()
     };
-    let wires = wires(config, spy.clone());
+    let (wires, _blanks, _told) = wires(config, spy.clone());
     requests.send(Request::Open(prepared, path)).unwrap();
     for t_ns in 0..N as u64 {
         let event = store::Event::Tick;
