@@ -10,7 +10,7 @@ use std::sync::mpsc;
 use std::time::Duration;
 
 /// Nothing here takes longer than this, or something hangs.
-pub(crate) const HANG: Duration = Duration::from_secs(120);
+pub(crate) const HANG: Duration = Duration::from_secs(400);
 
 /// A folder that a test's processes run in: working directory, data directory and lease files of their own.
 pub(crate) struct Bench(tempfile::TempDir);
