@@ -59,6 +59,9 @@ const PING_PERIOD: Duration = Duration::from_millis(50);
 /// Shortest time before something unanswered is sent again.
 const RETRY_MIN: Duration = Duration::from_millis(50);
 const RETRY_MAX: Duration = Duration::from_secs(1);
+/// A device that is heard all the while acknowledges something within this time. One that does not was reset and then met a late copy
+/// of this session's hello: it is in a session of the same number and has none of its past.
+const UNACKNOWLEDGED_MAX: Duration = Duration::from_secs(8);
 /// So many unanswered requests to replay the same samples are a broken protocol.
 const REPLAY_TRIES: u32 = 40;
 
@@ -195,6 +198,8 @@ struct Timers {
     /// When the oldest unacknowledged packet was last sent or the window last moved.
     window: Duration,
     window_retries: u32,
+    /// Since when the same packet is the oldest unacknowledged one; moved on like `heard`.
+    stuck: Option<Duration>,
     /// When an outcome last came, or the device was last known to owe none.
     outcome: Duration,
     blank: Option<Duration>,

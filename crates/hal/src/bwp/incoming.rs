@@ -136,6 +136,7 @@ impl Link {
                 if is_news {
                     self.timers.window = now;
                     self.timers.window_retries = 0;
+                    self.timers.stuck = None;
                 }
                 Ok(())
             }

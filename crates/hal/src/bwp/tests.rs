@@ -302,6 +302,27 @@ fn a_silent_device_is_a_broken_link() {
 }
 
 #[test]
+fn a_device_that_answers_and_obeys_nothing_was_reset() {
+    let mut script = Script::ready();
+    let arm = script.arm();
+    script.link.arm(&arm, script.now).unwrap();
+    let began = script.now;
+    let ended = loop {
+        script.take();
+        // As a device says that was reset and then met an old hello: it waits for the first packet.
+        let nak = Report::Nak(wire::Nak { next_sequence: 1 });
+        script.say(&nak).unwrap();
+        if let Err(error) = script.pass(5 * MS) {
+            break error;
+        }
+        assert!(script.now < began + 20_000 * MS, "it is waited for");
+    };
+    assert!(ended.to_string().contains("it was reset"), "{ended}");
+    assert_eq!(script.events.last(), Some(&Event::SessionLost));
+    assert!(script.now > began + 5_000 * MS, "a bad line is no reset");
+}
+
+#[test]
 fn a_heartbeat_that_cannot_leave_is_dropped_when_it_is_old() {
     let mut script = Script::armed();
     script.link.heartbeat(script.now);

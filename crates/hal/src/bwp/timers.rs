@@ -3,6 +3,7 @@
 use super::clock_fit::ClockFit;
 use super::{
     HELLO_PERIOD, Link, PING_PERIOD, Phase, REPLAY_TRIES, RETRY_MAX, RETRY_MIN, Replay, Stage,
+    UNACKNOWLEDGED_MAX,
 };
 use crate::Error;
 use std::time::Duration;
@@ -100,6 +101,7 @@ impl Link {
                 ),
             });
         }
+        self.check_progress(now, away)?;
         if self.phase == Phase::Greeting {
             if now.saturating_sub(self.timers.hello) >= HELLO_PERIOD {
                 self.timers.hello = now;
@@ -134,6 +136,20 @@ impl Link {
             self.outgoing.rewind();
         }
         self.check_tail(now)
+    }
+
+    /// Whether the device has acknowledged something lately, or had nothing to acknowledge.
+    fn check_progress(&mut self, now: Duration, away: Duration) -> Result<(), Error> {
+        if self.outgoing.is_acknowledged() {
+            self.timers.stuck = None;
+            return Ok(());
+        }
+        let since = self.timers.stuck.map_or(now, |at| (at + away).min(now));
+        self.timers.stuck = Some(since);
+        if now.saturating_sub(since) > UNACKNOWLEDGED_MAX {
+            return Err(self.protocol("it answers, but acknowledges nothing: it was reset"));
+        }
+        Ok(())
     }
 
     /// Asks again for outcomes that the device has and that do not come.
