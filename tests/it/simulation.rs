@@ -12,11 +12,12 @@
 //! - `host` and `operator`: heartbeats need lease and recorder; a command under an old lease has no effect; every command is
 //!   answered once; in the end every scan is in a final state.
 //!
-//! `BEAMWRIGHT_SEED=n` runs one world and prints its trace.
+//! `BEAMWRIGHT_SEED=n` runs one world and prints its trace; `BEAMWRIGHT_FAULTS=n` says how many faults there are.
 
 #![allow(clippy::print_stdout, reason = "a failing seed prints its trace")]
 
 mod account;
+mod alone;
 mod beam;
 mod chance;
 mod deceit;
@@ -26,9 +27,10 @@ mod operator;
 mod world;
 
 use beam::BrokenBeam;
+use chance::Fault;
 use device::BrokenDevice;
 use host::BrokenHost;
-use std::collections::BTreeSet;
+use std::collections::{BTreeMap, BTreeSet};
 use std::panic::{AssertUnwindSafe, catch_unwind};
 use world::{Broken, BrokenLine, Options, Outcome, World};
 
@@ -106,28 +108,71 @@ struct Sum {
     n_scans: u64,
     n_sampled: u64,
     n_gaps: u64,
-    ends: BTreeSet<&'static str>,
+    /// How often each fault happened, and each end came.
+    faults: BTreeMap<Fault, u64>,
+    ends: BTreeMap<&'static str, u64>,
 }
 
-/// Worlds from `first` on until there were `n_faults` faults and `n_scans` scans.
-fn live(first: u64, n_faults: u64, n_scans: u64) -> Sum {
+impl Sum {
+    fn add(&mut self, other: Self) {
+        self.n_worlds += other.n_worlds;
+        self.n_faults += other.n_faults;
+        self.n_scans += other.n_scans;
+        self.n_sampled += other.n_sampled;
+        self.n_gaps += other.n_gaps;
+        for (fault, n) in other.faults {
+            *self.faults.entry(fault).or_default() += n;
+        }
+        for (end, n) in other.ends {
+            *self.ends.entry(end).or_default() += n;
+        }
+    }
+}
+
+/// Every `step`-th world from `first` on until there were `n_faults` faults.
+fn live(first: u64, step: u64, n_faults: u64) -> Sum {
     let options = Options::default();
     let mut sum = Sum::default();
     let mut seed = first;
-    while sum.n_faults < n_faults || sum.n_scans < n_scans {
+    while sum.n_faults < n_faults {
         let outcome = run(seed, &options);
         if outcome.violation.is_some() {
             report(seed, &options, &outcome);
         }
-        sum.n_worlds += 1;
-        sum.n_faults += outcome.n_faults;
-        sum.n_scans += outcome.n_scans;
-        sum.n_sampled += outcome.n_sampled;
-        sum.n_gaps += outcome.n_gaps;
-        sum.ends.extend(outcome.ends);
-        seed += 1;
+        sum.add(Sum {
+            n_worlds: 1,
+            n_faults: outcome.n_faults,
+            n_scans: outcome.n_scans,
+            n_sampled: outcome.n_sampled,
+            n_gaps: outcome.n_gaps,
+            ..Sum::default()
+        });
+        for (_, fault) in outcome.faults {
+            *sum.faults.entry(fault).or_default() += 1;
+        }
+        for end in outcome.ends {
+            *sum.ends.entry(end).or_default() += 1;
+        }
+        seed += step;
     }
     sum
+}
+
+/// A number that the environment may set.
+fn number(name: &str, otherwise: u64) -> u64 {
+    std::env::var(name).map_or(otherwise, |text| text.parse().unwrap())
+}
+
+/// As many worlds on each of two threads as make `n_faults` faults together; which ones depends on nothing else.
+fn live_on_two_threads(n_faults: u64) -> Sum {
+    std::thread::scope(|scope| {
+        let halves = [0, 1].map(|first| scope.spawn(move || live(first, 2, n_faults.div_ceil(2))));
+        halves.into_iter().fold(Sum::default(), |mut sum, half| {
+            let half = half.join();
+            sum.add(half.unwrap_or_else(|panic| std::panic::resume_unwind(panic)));
+            sum
+        })
+    })
 }
 
 #[test]
@@ -141,9 +186,15 @@ fn whatever_goes_wrong_every_position_ends_once_and_the_beam_obeys() {
         println!("{:?}", outcome.violation);
         report(seed, &options, &outcome);
     }
-    let sum = live(0, 100_000, 0);
-    println!("{sum:?}");
-    assert!(sum.n_sampled > 100_000 && sum.n_gaps > 10_000, "{sum:?}");
+    let n_faults = number("BEAMWRIGHT_FAULTS", 500_000);
+    let sum = live_on_two_threads(n_faults);
+    println!("{sum:#?}");
+    assert!(
+        sum.n_sampled > n_faults && sum.n_gaps > n_faults / 10,
+        "{sum:?}"
+    );
+    // 100 faults a scan, so that scans get somewhere: `n` faults are also `n / 100` scans.
+    assert!(sum.n_scans >= n_faults / 100, "{sum:?}");
 }
 
 #[test]

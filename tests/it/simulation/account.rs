@@ -221,25 +221,61 @@ impl Account {
             }
         }
         if let Some((limit, radius)) = self.bounds.area {
-            let places: Vec<(f64, f64, f64)> = beam
-                .exposed
-                .iter()
-                .map(|e| {
-                    let (row, col) = pixel_of(e.at);
-                    (row, col, e.ticks as f64 * per_tick)
-                })
-                .collect();
-            for &(row, col, _) in &places {
-                let near = |p: &&(f64, f64, f64)| (p.0 - row).hypot(p.1 - col) <= radius;
-                let sum: f64 = places.iter().filter(near).map(|p| p.2).sum();
-                if sum > limit * (1.0 + 1e-6) {
-                    self.accuse(format!(
-                        "{sum} electrons around ({row:.0}, {col:.0}), the limit is {limit}"
-                    ));
-                    return;
-                }
+            let crowded = Discs::new(beam, per_tick, radius).beyond(limit * (1.0 + 1e-6));
+            if let Some((row, col, sum)) = crowded {
+                self.accuse(format!(
+                    "{sum} electrons around ({row:.0}, {col:.0}), the limit is {limit}"
+                ));
             }
         }
+    }
+}
+
+/// Exposed places in squares as wide as a disc's radius, so that a disc lies within nine of them.
+struct Discs {
+    radius: f64,
+    n_per_side: usize,
+    /// Row, column, electrons.
+    squares: Vec<Vec<(f64, f64, f64)>>,
+}
+
+impl Discs {
+    fn new(beam: &Beam, per_tick: f64, radius: f64) -> Self {
+        // A square of margin on every side, and half a pixel beyond the outermost.
+        let n_per_side = ((f64::from(SIDE) + 1.0) / radius).ceil() as usize + 2;
+        let mut discs = Self {
+            radius,
+            n_per_side,
+            squares: vec![Vec::new(); n_per_side * n_per_side],
+        };
+        for exposed in &beam.exposed {
+            let (row, col) = pixel_of(exposed.at);
+            let (i, j) = (discs.square(row), discs.square(col));
+            let place = (row, col, exposed.ticks as f64 * per_tick);
+            discs.squares[i * n_per_side + j].push(place);
+        }
+        discs
+    }
+
+    fn square(&self, at: f64) -> usize {
+        1 + ((at + 0.5).clamp(0.0, f64::from(SIDE)) / self.radius) as usize
+    }
+
+    /// A place around which more than `limit` electrons went into a disc.
+    fn beyond(&self, limit: f64) -> Option<(f64, f64, f64)> {
+        let n = self.n_per_side;
+        let places = self.squares.iter().enumerate();
+        let mut places = places.flat_map(|(at, square)| square.iter().map(move |p| (at, p)));
+        places.find_map(|(at, &(row, col, _))| {
+            let mut sum = 0.0;
+            for square in [at - n, at, at + n] {
+                for near in &self.squares[square - 1..=square + 1] {
+                    let inside = |p: &&(f64, f64, f64)| (p.0 - row).hypot(p.1 - col) <= self.radius;
+                    sum += near.iter().filter(inside).map(|p| p.2).sum::<f64>();
+                }
+            }
+            (sum > limit).then_some((row, col, sum))
+        })
     }
 }
 

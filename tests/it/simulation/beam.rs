@@ -67,6 +67,11 @@ impl Beam {
         self.on_since.is_some()
     }
 
+    /// Beam of the acquisition up to `tick`, ticks.
+    pub(super) fn ticks_up_to(&self, tick: u64) -> u64 {
+        self.ticks + self.on_since.map_or(0, |since| tick.saturating_sub(since))
+    }
+
     /// A new acquisition: its places are its own.
     pub(super) fn begin_acquisition(&mut self) {
         self.exposed.clear();

@@ -62,6 +62,8 @@ pub(super) struct Rates {
     pub(super) line_stall: u32,
     /// Of each chaos event: how likely it is one of the others.
     pub(super) step: u32,
+    /// Longest time between two of them, ns.
+    pub(super) chaos: u64,
 }
 
 const OF_PACKETS: [Fault; 5] = [

@@ -83,6 +83,20 @@ impl Device {
         Tick(self.build.first_tick + drifted as u64)
     }
 
+    /// When it has something to do without being asked, by the host's clock, about; at once where packets wait to go out.
+    pub(super) fn next_event_ns(&self) -> Option<u64> {
+        if !self.out.packets.is_empty() || !self.waiting.is_empty() {
+            return Some(0);
+        }
+        let ticks = self
+            .controller
+            .next_event()?
+            .0
+            .saturating_sub(self.build.first_tick);
+        let steady = i128::from(ticks) * 1_000_000 / i128::from(1_000_000 + self.build.drift_ppm);
+        u64::try_from(steady * 10).ok()
+    }
+
     /// Power off and on again.
     pub(super) fn reset(&mut self, now_ns: u64) {
         let at = self.controller.tick().0;

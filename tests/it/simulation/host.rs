@@ -50,6 +50,10 @@ pub(super) enum Notice {
     Carry,
     /// Somebody commands.
     Asked(Box<Command>),
+    /// Whoever decides looks at what is still wanted.
+    StillWanted,
+    /// The policy of the acquisition that was opened as this one decided. It says everything before the next is open.
+    Decided { opened: u32, event: Box<Event> },
 }
 
 /// What the engine sends.
@@ -89,7 +93,10 @@ pub(super) struct Host {
     n_places: u32,
     n_submitted: u64,
     dwell_ns: u32,
-    is_external: bool,
+    /// Acquisitions that were opened.
+    n_opened: u32,
+    /// The newest decision that is asked for, and how often an answer to it was refused.
+    wanted: Option<(engine::DecisionWanted, u32)>,
 }
 
 impl World {
@@ -112,8 +119,8 @@ impl World {
             nonce: self.line + 100,
             calibrations: vec![nominal.unwrap()],
             silence_max: Duration::from_millis(self.chance.one_of(&[500, 2000])),
-            status_period: Duration::from_millis(self.chance.one_of(&[5, 20])),
-            coalesce: Duration::from_micros(self.chance.one_of(&[200, 1000])),
+            status_period: Duration::from_millis(self.chance.one_of(&[1, 5, 20])),
+            coalesce: Duration::from_micros(self.chance.one_of(&[50, 200, 1000])),
             ..hal::Setup::new(Arc::new(domain::VirtualClock::new()))
         };
         let rate = LinkRate {
@@ -144,7 +151,8 @@ impl World {
             n_places: 0,
             n_submitted: 0,
             dwell_ns: 0,
-            is_external: false,
+            n_opened: 0,
+            wanted: None,
         });
         self.outcome.n_hosts += 1;
         self.note("host", u64::from(self.line), 0);
@@ -194,6 +202,17 @@ impl World {
             Notice::Asked(command) => {
                 let epoch = self.operator.epoch();
                 self.ask(*command, epoch);
+            }
+            Notice::Decided { opened, event } => {
+                if self.host.as_ref().is_some_and(|h| h.n_opened == opened) {
+                    self.part(*event);
+                }
+            }
+            Notice::StillWanted => {
+                let wanted = self.host.as_ref().and_then(|h| h.wanted.clone());
+                if let Some((wanted, _)) = wanted {
+                    self.wanted(&wanted);
+                }
             }
         }
     }
@@ -304,9 +323,7 @@ impl World {
             self.outcome.n_sampled += told.n_sampled;
             self.outcome.n_gaps += told.n_gaps;
             let end = told.end.as_ref().map_or("?", end_name);
-            if !self.outcome.ends.contains(&end) {
-                self.outcome.ends.push(end);
-            }
+            self.outcome.ends.push(end);
             account.close(&told, &self.device.beam);
             violation = violation.or(account.violation.take());
             if account.is_broken {
@@ -326,7 +343,6 @@ impl World {
         match action {
             Action::Answer { ticket, result } => self.answered(ticket, result),
             Action::Open(prepared) => {
-                let is_external = matches!(prepared.plan.pattern, domain::Pattern::External { .. });
                 let Some(host) = &mut self.host else { return };
                 let known = host.capabilities.as_ref();
                 let closing_ns = known.map_or(0.0, |c| c.blanker_closing_ns);
@@ -335,7 +351,8 @@ impl World {
                 host.begun = false;
                 host.n_places = 0;
                 host.dwell_ns = prepared.dwell.nanoseconds();
-                host.is_external = is_external;
+                host.n_opened += 1;
+                host.wanted = None;
                 let rate = self.chance.rates().step / 10;
                 let result = if self.chance.happens(Fault::DiskFull, rate) {
                     Err(OpenFailure::Recording("no space left".into()))
@@ -370,7 +387,12 @@ impl World {
             Action::ClearTrip(id) => self.keep(Send::ClearTrip(id)),
             Action::Disarm => self.keep(Send::Disarm),
             Action::Decide(ask) => self.decide(&ask),
-            Action::Wanted(wanted) => self.wanted(&wanted),
+            Action::Wanted(wanted) => {
+                self.wanted(&wanted);
+                if let Some(host) = &mut self.host {
+                    host.wanted = Some((wanted, 0));
+                }
+            }
             Action::Block { block, .. } => {
                 self.note("block", block.first_position, block.row.len() as u64);
                 if let Some((_, account)) = self.host.as_mut().and_then(|h| h.running.as_mut()) {
@@ -405,7 +427,23 @@ impl World {
         self.note("answer", ticket, u64::from(is_ok));
         match name {
             None => self.accuse(format!("ticket {ticket} was answered twice")),
-            Some((name, epoch)) => self.check_answer(name, epoch, &result),
+            Some((name, epoch)) => {
+                self.check_answer(name, epoch, &result);
+                if let ("decide", Err(error)) = (name, &result) {
+                    self.decide_again(error);
+                }
+            }
+        }
+    }
+
+    /// What was refused is still wanted, perhaps: without the lease one tries until it is there, else a few times.
+    fn decide_again(&mut self, error: &engine::Error) {
+        let host = self.host.as_mut();
+        if let Some((_, n_refused)) = host.and_then(|h| h.wanted.as_mut()) {
+            *n_refused += u32::from(!matches!(error, engine::Error::StaleLease { .. }));
+            if *n_refused < 4 {
+                self.later(20 * MS, Notice::StillWanted);
+            }
         }
     }
 
@@ -442,24 +480,27 @@ impl World {
     }
 
     pub(super) fn strike_host(&mut self, fault: Fault) {
-        let Some(host) = &mut self.host else { return };
+        if self.host.is_none() {
+            return;
+        }
         match fault {
             Fault::HostStall => {
                 let long = self.chance.extent(0..8) == 0;
-                let span = self
-                    .chance
-                    .extent(MS..if long { 800 * MS } else { 30 * MS });
+                let span = self.lasting(MS..if long { 800 * MS } else { 30 * MS });
+                let Some(host) = &mut self.host else { return };
                 host.frozen_until = host.frozen_until.max(self.now + span);
                 let until = host.frozen_until;
                 self.later(until - self.now, Notice::Wake);
             }
             Fault::LinkStall => {
-                host.link_free_at = self.now + self.chance.extent(MS..60 * MS);
+                let until = self.now + self.lasting(MS..60 * MS);
+                let Some(host) = &mut self.host else { return };
+                host.link_free_at = until;
                 self.wake_link();
             }
             Fault::ClientDeath => self.client_dies(),
             Fault::RecorderStall => {
-                let span = self.chance.extent(MS..100 * MS);
+                let span = self.lasting(MS..100 * MS);
                 self.recorder_says(0, RecorderState::Stalled);
                 self.recorder_says(span, RecorderState::Alive);
             }

@@ -62,6 +62,16 @@ impl Operator {
         (self.n_started >= self.n_wanted && self.n_ended + 1 >= self.n_wanted) || self.is_late
     }
 
+    /// Whether there is a lease that its holder could lose.
+    pub(super) const fn has_lease(&self) -> bool {
+        self.leases
+    }
+
+    /// Whether an acquisition was ever asked for.
+    pub(super) const fn has_asked(&self) -> bool {
+        self.id.is_some()
+    }
+
     pub(super) const fn is_detached(&self) -> bool {
         self.detached
     }
@@ -207,7 +217,7 @@ impl World {
     }
 
     pub(super) fn client_dies(&mut self) {
-        self.operator.silent_until = self.now + self.chance.extent(10 * MS..300 * MS);
+        self.operator.silent_until = self.now + self.lasting(10 * MS..300 * MS);
     }
 
     pub(super) fn operate(&mut self) {

@@ -10,11 +10,14 @@ use super::host::{BrokenHost, Host, Notice};
 use super::operator::Operator;
 use std::cmp::Reverse;
 use std::collections::{BTreeSet, BinaryHeap, VecDeque};
+use std::ops::Range;
 use std::time::Duration;
 
 pub(super) const MS: u64 = 1_000_000;
 /// After the faults everything must come to rest within this.
 const REST: u64 = 60_000 * MS;
+/// Chaos comes every so often at the latest, or more often by some factor and shorter by as much.
+const SLOW: u64 = 40 * MS;
 /// Lines of the trace that are kept.
 const TRACE: usize = 80;
 
@@ -128,6 +131,8 @@ pub(super) struct World {
     to_host: Way,
     latency: u64,
     device_turn: u64,
+    /// When the controller's next turn is due.
+    device_due: u64,
     device_busy_until: u64,
     pub(super) broken: Broken,
     pub(super) operator: Operator,
@@ -141,7 +146,7 @@ pub(super) struct World {
 impl World {
     pub(super) fn new(seed: u64, options: &Options) -> Self {
         let mut chance = Chance::new(seed, options.only.clone());
-        let heavy = chance.one_of(&[0, 200, 2000, 10_000, 30_000]);
+        let heavy = chance.one_of(&[0, 2000, 10_000, 30_000, 60_000, 60_000]);
         let mut packet = [0; 5];
         for rate in &mut packet {
             *rate = (heavy as u64 * chance.pick(0..150) / 100) as u32;
@@ -150,6 +155,7 @@ impl World {
             packet,
             line_stall: chance.one_of(&[0, 500, 3000]),
             step: chance.one_of(&[20_000, 100_000, 400_000]),
+            chaos: chance.one_of(&[SLOW, SLOW / 4, SLOW / 8]),
         };
         chance.set_rates(rates);
         if options.calm {
@@ -179,6 +185,7 @@ impl World {
             to_host: Way::default(),
             latency,
             device_turn,
+            device_due: MS,
             device_busy_until: 0,
             broken: options.broken,
             operator,
@@ -299,12 +306,12 @@ impl World {
                 }
             }
             Item::ToHost { line, bytes } => self.receive(line, bytes),
-            Item::Device => {
+            // One that was overtaken by an earlier is not due any more.
+            Item::Device if self.now == self.device_due => {
+                self.device_due = u64::MAX;
                 self.device_turn();
-                let is_armed = self.device.controller.status().arming.counter != 0;
-                let next = if is_armed { self.device_turn } else { 2 * MS };
-                self.after(next, Item::Device);
             }
+            Item::Device => {}
             Item::Host { number, notice } => self.host_due(number, notice),
             Item::StartHost => self.start_host(),
             Item::Operator => self.operate(),
@@ -313,10 +320,28 @@ impl World {
         }
     }
 
+    /// The controller looks at what has arrived and at its clock. Between packets it looks every so often; turns that would find
+    /// nothing due are left out.
     fn device_turn(&mut self) {
-        if self.now < self.device_busy_until {
-            return;
+        if self.now >= self.device_busy_until {
+            self.device_acts();
         }
+        self.plan_device_turn();
+    }
+
+    fn plan_device_turn(&mut self) {
+        let Some(event) = self.device.next_event_ns() else {
+            return;
+        };
+        let turns = event.max(self.now + 1).div_ceil(self.device_turn);
+        let due = (turns * self.device_turn).max(self.device_busy_until);
+        if due < self.device_due {
+            self.device_due = due;
+            self.at(due, Item::Device);
+        }
+    }
+
+    fn device_acts(&mut self) {
         self.device.turn(self.now);
         self.note(
             "device",
@@ -415,9 +440,11 @@ impl World {
 
     /// Something goes wrong, perhaps.
     fn chaos(&mut self) {
-        let next = self.chance.pick(2 * MS..40 * MS);
+        let Rates {
+            step: rate, chaos, ..
+        } = self.chance.rates();
+        let next = self.chance.pick(chaos / 20..chaos);
         self.after(next, Item::Chaos);
-        let rate = self.chance.rates().step;
         let often = [
             Fault::HostStall,
             Fault::LinkStall,
@@ -427,7 +454,7 @@ impl World {
             Fault::RecorderStall,
         ];
         for fault in often {
-            if self.chance.happens(fault, rate) {
+            if self.can_strike(fault) && self.chance.happens(fault, rate) {
                 self.note("fault", fault as u64, 0);
                 self.strike(fault);
             }
@@ -441,11 +468,31 @@ impl World {
             Fault::Panic,
         ];
         for fault in seldom {
-            if self.chance.happens(fault, rate / 12) {
+            if self.can_strike(fault) && self.chance.happens(fault, rate / 12) {
                 self.note("fault", fault as u64, 0);
                 self.strike(fault);
             }
         }
+        self.plan_device_turn();
+    }
+
+    /// Whether there is anything that the fault could concern: others are none.
+    fn can_strike(&self, fault: Fault) -> bool {
+        let Some(host) = &self.host else {
+            return matches!(fault, Fault::DeviceReset | Fault::Interlock);
+        };
+        match fault {
+            Fault::ClientDeath => self.operator.has_lease(),
+            Fault::RecorderStall | Fault::DiskFull | Fault::Panic => host.running.is_some(),
+            Fault::Nonsense => host.capabilities.is_some() && self.operator.has_asked(),
+            _ => true,
+        }
+    }
+
+    /// How long a fault lasts: between these, or shorter where faults come more often.
+    pub(super) fn lasting(&mut self, range: Range<u64>) -> u64 {
+        let share = SLOW / self.chance.rates().chaos;
+        (self.chance.extent(range) / share).max(10_000)
     }
 
     fn strike(&mut self, fault: Fault) {
@@ -462,7 +509,7 @@ impl World {
             Fault::HostKill => {
                 self.host = None;
                 self.cut_line();
-                let later = self.chance.extent(MS..400 * MS);
+                let later = self.lasting(MS..400 * MS);
                 self.after(later, Item::StartHost);
             }
             Fault::Disconnect => {

@@ -17,11 +17,12 @@ impl World {
         } else {
             self.chance.pick(10_000..MS)
         };
-        let decided = Event::Decided {
+        let event = Box::new(Event::Decided {
             batch: ask.batch,
             positions,
-        };
-        self.later(span, Notice::Part(Box::new(decided)));
+        });
+        let opened = self.host.as_ref().map_or(0, |h| h.n_opened);
+        self.later(span, Notice::Decided { opened, event });
     }
 
     pub(super) fn wanted(&mut self, wanted: &engine::DecisionWanted) {
