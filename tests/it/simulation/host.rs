@@ -567,7 +567,7 @@ impl Host {
     }
 }
 
-fn bare_capabilities() -> hal::Capabilities {
+pub(super) fn bare_capabilities() -> hal::Capabilities {
     hal::Capabilities {
         address: String::new(),
         model: String::new(),
