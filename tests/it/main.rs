@@ -25,6 +25,7 @@ mod layers;
 mod link;
 mod link_threads;
 mod malformed;
+mod mutants;
 mod process;
 mod raw;
 mod reconnects;
