@@ -371,9 +371,10 @@ fn arms_only_with_a_fresh_heartbeat() {
     rig.send(&Command::Arm(ARM));
     assert_eq!(rig.refusal(), Some(Refusal::NoHeartbeat));
     rig.send(&Command::Heartbeat(Heartbeat::default()));
+    rig.take();
     rig.now = 100_000;
     rig.send(&Command::Arm(ARM));
-    assert_eq!(rig.refusal(), Some(Refusal::NoHeartbeat));
+    assert_eq!(rig.refusal(), Some(Refusal::NoHeartbeat), "too old a one");
     rig.now = 99_999;
     rig.controller
         .advance(Tick(99_999), &mut rig.hardware, &mut rig.outbox);
