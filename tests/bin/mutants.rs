@@ -18,7 +18,9 @@ use support::Mutant;
 /// Faults that the simulation lives through for each mutant.
 const N_FAULTS: &str = "60000";
 /// What takes longer hangs, which counts as noticed.
-const HANG: Duration = Duration::from_secs(300);
+const HANG: Duration = Duration::from_secs(100);
+/// The same of compiling, where cargo waits for others, too.
+const BUILD_HANG: Duration = Duration::from_secs(900);
 
 /// The package of the boundary tests without what needs the service.
 const PACKAGE: &str = r#"[package]
@@ -210,14 +212,14 @@ impl Scratch {
 
     /// The first test of a package that fails, if one does.
     fn failing(&self, package: &[&str], filter: Option<&str>) -> Result<Option<String>, String> {
-        let built = self.cargo(package, &["--no-run"])?;
+        let built = self.cargo(package, &["--no-run"], BUILD_HANG)?;
         let built = built.ok_or("it is compiled for ever")?;
         if !built.status.success() {
             let said = String::from_utf8_lossy(&built.stderr);
             return Err(format!("it does not compile: {said}"));
         }
         let filter: Vec<&str> = ["--"].into_iter().chain(filter).collect();
-        let Some(ran) = self.cargo(package, &filter)? else {
+        let Some(ran) = self.cargo(package, &filter, HANG)? else {
             return Ok(Some("hangs".into()));
         };
         if ran.status.success() {
@@ -232,7 +234,12 @@ impl Scratch {
     }
 
     /// `cargo test`; `None` if it hangs.
-    fn cargo(&self, package: &[&str], rest: &[&str]) -> Result<Option<Output>, String> {
+    fn cargo(
+        &self,
+        package: &[&str],
+        rest: &[&str],
+        hang: Duration,
+    ) -> Result<Option<Output>, String> {
         let mut command = Command::new("cargo");
         command
             .args(["test", "--profile", "mutants"])
@@ -253,7 +260,7 @@ impl Scratch {
             if let Some(status) = child.try_wait().map_err(|e| e.to_string())? {
                 break status;
             }
-            if self.clock.now() > began + HANG {
+            if self.clock.now() > began + hang {
                 // The test is a child of cargo: the whole group ends.
                 let group = format!("-{}", child.id());
                 let killed = Command::new("kill").args(["-KILL", "--", &group]).status();
