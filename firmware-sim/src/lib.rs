@@ -140,6 +140,13 @@ fn part(device: &Device, pace: &Pace, faulty: Option<&FaultyLink>) {
         lag.total.as_secs_f64() * 1e3,
         lag.longest.as_secs_f64() * 1e3
     ));
+    let beam = device.beam_record();
+    let us = 1e6 / f64::from(device.capabilities().tick_hz);
+    say(&format!(
+        "the beam was on up to tick {}, never longer than {:.1} us after a heartbeat",
+        beam.last_on.0,
+        beam.oldest_heartbeat as f64 * us
+    ));
     if let Some(faulty) = faulty {
         say(&format!("faults: {}", faulty.summary()));
     }

@@ -13,6 +13,7 @@ use wire::{
 use crate::instrument::{self, Instrument};
 use crate::microscope::Microscope;
 use crate::specimen::Specimen;
+use crate::witness::{BeamRecord, Witness};
 
 /// Bytes on their way to the host that are kept at most. A full outbox loses nothing: see [`Outbox`].
 const OUTPUT_BYTES: usize = 1 << 20;
@@ -25,6 +26,7 @@ pub struct Device {
     decoder: Decoder<Box<[u8]>>,
     output: Output,
     n_heartbeats: u64,
+    witness: Witness,
 }
 
 impl Device {
@@ -39,6 +41,7 @@ impl Device {
             decoder: Decoder::new(vec![0; MAX_PACKET].into_boxed_slice()),
             output: Output::new(OUTPUT_BYTES),
             n_heartbeats: 0,
+            witness: Witness::default(),
         })
     }
 
@@ -56,18 +59,25 @@ impl Device {
     pub fn on_bytes(&mut self, mut bytes: &[u8], now: Tick) {
         while let Some(result) = self.decoder.next(&mut bytes) {
             let Ok(packet) = result else { continue };
-            self.n_heartbeats +=
-                u64::from(packet.header.packet_type == PacketType::Heartbeat as u8);
+            if packet.header.packet_type == PacketType::Heartbeat as u8 {
+                self.n_heartbeats += 1;
+                if packet.header.arming.session == self.controller.status().arming.session {
+                    self.witness.heard(now);
+                }
+            }
+            let mut hardware = self.witness.watching(&mut self.microscope);
             self.controller
-                .on_packet(&packet, now, &mut self.microscope, &mut self.output);
+                .on_packet(&packet, now, &mut hardware, &mut self.output);
         }
         self.controller.set_link_counters(self.decoder.counters());
     }
 
     /// Lets time pass up to and including `until`.
     pub fn advance(&mut self, until: Tick) {
+        let mut hardware = self.witness.watching(&mut self.microscope);
         self.controller
-            .advance(until, &mut self.microscope, &mut self.output);
+            .advance(until, &mut hardware, &mut self.output);
+        self.witness.look(self.controller.tick());
     }
 
     /// Bytes for the host; call [`Device::wrote`] with how many of them went out.
@@ -98,20 +108,23 @@ impl Device {
             header,
             payload: &[],
         };
+        let mut hardware = self.witness.watching(&mut self.microscope);
         self.controller
-            .on_packet(&blank, now, &mut self.microscope, &mut self.output);
+            .on_packet(&blank, now, &mut hardware, &mut self.output);
         self.output.clear();
     }
 
     /// A brown-out at `now`: blanks and starts again without session, queue or memory. Ticks go on.
     pub fn reset(&mut self, now: Tick) {
+        let mut hardware = self.witness.watching(&mut self.microscope);
         self.controller
-            .fault(TripCause::Reset, &mut self.microscope, &mut self.output);
+            .fault(TripCause::Reset, &mut hardware, &mut self.output);
         self.controller = Self::power_up(&self.capabilities);
         self.decoder.reset();
         self.output.restart();
+        let mut hardware = self.witness.watching(&mut self.microscope);
         self.controller
-            .advance(now, &mut self.microscope, &mut self.output);
+            .advance(now, &mut hardware, &mut self.output);
     }
 
     /// What the controller says about itself.
@@ -164,6 +177,12 @@ impl Device {
     #[must_use]
     pub const fn n_heartbeats(&self) -> u64 {
         self.n_heartbeats
+    }
+
+    /// What the beam did, as the electronics were told.
+    #[must_use]
+    pub const fn beam_record(&self) -> BeamRecord {
+        self.witness.record()
     }
 
     /// While armed: the tick of the newest heartbeat, and the ticks after it at which the watchdog trips.

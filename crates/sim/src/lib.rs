@@ -26,6 +26,7 @@ mod scene;
 mod serve;
 mod specimen;
 mod wander;
+mod witness;
 
 pub use device::Device;
 pub use driver::{parse, register};
@@ -42,3 +43,4 @@ pub use random::chance;
 pub use scene::{Scene, informed};
 pub use serve::{Signals, serve};
 pub use specimen::{Image, LoadOptions, Plane, Specimen};
+pub use witness::BeamRecord;
