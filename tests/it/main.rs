@@ -24,6 +24,7 @@ mod large_frames;
 mod layers;
 mod link;
 mod link_threads;
+mod live;
 mod malformed;
 mod mutants;
 mod process;

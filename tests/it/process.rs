@@ -12,6 +12,8 @@ use std::time::Duration;
 /// Nothing here takes longer than this, or something hangs.
 pub(crate) const HANG: Duration = Duration::from_secs(400);
 
+const SERVE: [&str; 4] = ["serve", "--listen", "127.0.0.1:0", "--json"];
+
 /// A folder that a test's processes run in: working directory, data directory and lease files of their own.
 pub(crate) struct Bench(tempfile::TempDir);
 
@@ -126,9 +128,12 @@ impl Bench {
 
     /// The same with variables of the environment.
     pub(crate) fn serve_with(&self, arguments: &[&str], variables: &[(&str, &str)]) -> Served {
-        let mut all = vec!["serve", "--listen", "127.0.0.1:0", "--json"];
+        let mut all = SERVE.to_vec();
         all.extend(arguments);
-        let mut running = self.begin_with(&all, variables);
+        Self::served(self.begin_with(&all, variables))
+    }
+
+    fn served(mut running: Running) -> Served {
         let mut stdout = BufReader::new(running.child.as_mut().unwrap().stdout.take().unwrap());
         let told = loop {
             let mut line = String::new();
@@ -138,7 +143,10 @@ impl Bench {
                 break serde_json::from_str::<Value>(&line).unwrap();
             }
         };
-        let url = told["addresses"][0].as_str().unwrap().to_owned();
+        let url = told["addresses"][0].as_str();
+        let url = url
+            .unwrap_or_else(|| panic!("it does not serve: {told}"))
+            .to_owned();
         Served {
             url,
             told,
@@ -177,6 +185,13 @@ impl Running {
     fn signal(&self, signal: rustix::process::Signal) {
         let pid = rustix::process::Pid::from_child(self.child.as_ref().unwrap());
         rustix::process::kill_process(pid, signal).unwrap();
+    }
+
+    /// SIGKILL, and its end.
+    pub(crate) fn kill(mut self) {
+        let mut child = self.child.take().unwrap();
+        child.kill().unwrap();
+        child.wait().unwrap();
     }
 
     /// Ctrl-C.
@@ -218,6 +233,11 @@ impl Served {
         1024 * kib.parse::<u64>().unwrap()
     }
 
+    /// SIGKILL, and its end.
+    pub(crate) fn kill(self) {
+        self.running.kill();
+    }
+
     /// SIGTERM, then its end.
     pub(crate) fn terminate(self) -> Ended {
         self.running.signal(rustix::process::Signal::TERM);
@@ -230,6 +250,7 @@ pub(crate) struct Firmware {
     child: Child,
     /// Where it answers, as `hal` opens it.
     pub(crate) address: String,
+    said: Option<std::thread::JoinHandle<String>>,
 }
 
 impl Firmware {
@@ -237,7 +258,7 @@ impl Firmware {
         let mut child = Command::new(env!("CARGO_BIN_EXE_test-firmware-sim"))
             .args(arguments)
             .stdout(Stdio::piped())
-            .stderr(Stdio::null())
+            .stderr(Stdio::piped())
             .spawn()
             .unwrap();
         let mut address = String::new();
@@ -245,7 +266,28 @@ impl Firmware {
         BufReader::new(stdout).read_line(&mut address).unwrap();
         let address = address.trim().to_owned();
         assert!(!address.is_empty(), "{arguments:?} does not start");
-        Self { child, address }
+        let mut stderr = child.stderr.take().unwrap();
+        let said = std::thread::spawn(move || {
+            let mut said = String::new();
+            // What is no text ends it; the test that wants a line misses it then.
+            let _end = std::io::Read::read_to_string(&mut stderr, &mut said);
+            said
+        });
+        Self {
+            child,
+            address,
+            said: Some(said),
+        }
+    }
+
+    /// SIGTERM; what it said. Judged by its own ticks: how long after a heartbeat the beam was on at most, µs.
+    pub(crate) fn oldest_heartbeat_us(mut self) -> f64 {
+        let pid = rustix::process::Pid::from_child(&self.child);
+        rustix::process::kill_process(pid, rustix::process::Signal::TERM).unwrap();
+        let said = self.said.take().unwrap().join().unwrap();
+        let told = said.split("never longer than ").nth(1);
+        let told = told.and_then(|rest| rest.split(' ').next()?.parse().ok());
+        told.unwrap_or_else(|| panic!("it does not say: {said}"))
     }
 }
 
