@@ -101,7 +101,7 @@ impl Beam {
         self.is_forbidden = true;
     }
 
-    /// An arm arrived whole.
+    /// An arm arrived whole and in its turn.
     pub(super) fn armed(&mut self, arming: wire::Arming, arm: &wire::Arm) {
         if arming.session == self.session && arming.counter > self.newest_arm && !self.is_on() {
             self.newest_arm = arming.counter;

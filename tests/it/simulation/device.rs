@@ -140,11 +140,17 @@ impl Device {
                         continue;
                     }
                 }
-                Ok(Command::Arm(arm)) if has_room => self.beam.armed(packet.header.arming, &arm),
                 _ => {}
             }
+            let before = self.controller.status().arming;
             self.controller
                 .on_packet(&packet, now, &mut self.beam, &mut self.out);
+            // One that came before its turn is obeyed when it comes again, and counts from then on.
+            if let Ok(Command::Arm(arm)) = Command::read(&packet)
+                && self.controller.status().arming != before
+            {
+                self.beam.armed(packet.header.arming, &arm);
+            }
             self.beam.look(self.controller.tick().0);
         }
         if self.build.broken == Some(BrokenDevice::FeedsItself) {

@@ -596,7 +596,7 @@ fn time_of_a_detached_acquisition() {
     only_protection(|on| {
         let mut plan = endless();
         plan.detached = Some(Detached {
-            electrons: None,
+            electrons: Some(Electrons::new(1e15).unwrap()),
             duration: if on { 100 * MS } else { 10_000 * MS },
         });
         let mut bench = Bench::running(&plan);
