@@ -135,6 +135,8 @@ struct Scan {
     disarm: Disarm,
     /// The first sequenced packet whose refusal ends the arming only once.
     is_refused: bool,
+    /// A blank may have overtaken the arm: if it takes effect all the same it is aborted, if it is refused that is told.
+    is_overtaken: bool,
 }
 
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]

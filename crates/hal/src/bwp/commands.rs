@@ -128,6 +128,7 @@ impl Link {
             armed_tick: None,
             disarm: Disarm::No,
             is_refused: false,
+            is_overtaken: false,
         });
         Ok(())
     }
@@ -179,8 +180,7 @@ impl Link {
         self.urgent.blank = true;
         self.timers.blank = Some(now);
         if let Some(scan) = self.scan.as_mut().filter(|s| s.stage == Stage::Asked) {
-            // The blank may overtake the arm: an arming that takes effect after it is aborted.
-            scan.is_refused = true;
+            scan.is_overtaken = true;
         }
     }
 

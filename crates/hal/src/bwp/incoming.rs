@@ -335,7 +335,8 @@ impl Link {
             Stage::Asked if is_in_force => {
                 scan.stage = Stage::Armed;
                 scan.armed_tick = Some(status.tick.0);
-                if status.configuration_crc != scan.configuration_crc || scan.is_refused {
+                let is_other = status.configuration_crc != scan.configuration_crc;
+                if is_other || scan.is_refused || scan.is_overtaken {
                     // Armed under a configuration that nobody asked for, or after a blank: it must not scan.
                     scan.is_refused = true;
                     self.urgent.abort = true;

@@ -323,6 +323,25 @@ fn a_device_that_answers_and_obeys_nothing_was_reset() {
 }
 
 #[test]
+fn an_arm_that_a_blank_overtook_and_that_is_refused_is_told() {
+    let mut script = Script::ready();
+    let arm = script.arm();
+    script.link.arm(&arm, script.now).unwrap();
+    script.link.blank(script.now);
+    script.take();
+    let refusal = Report::Error(wire::Error {
+        packet_type: wire::PacketType::Arm as u8,
+        sequence: 1,
+        refusal: wire::Refusal::NoHeartbeat,
+    });
+    script.say(&refusal).unwrap();
+    let told = |e: &&Event| matches!(e, Event::Refused { command: "arm", .. });
+    assert_eq!(script.events.iter().filter(told).count(), 1);
+    script.say(&refusal).unwrap();
+    assert_eq!(script.events.iter().filter(told).count(), 1, "once");
+}
+
+#[test]
 fn a_heartbeat_that_cannot_leave_is_dropped_when_it_is_old() {
     let mut script = Script::armed();
     script.link.heartbeat(script.now);
