@@ -78,7 +78,6 @@ pub(crate) fn whole_field(degrees: f64) -> Plan {
     Plan {
         pattern: Pattern::Raster,
         estimator: Estimator::Nearest,
-        final_refinement: Duration::ZERO,
         ..Plan::new(field, vec![haadf], dwell)
     }
 }
