@@ -482,8 +482,10 @@ fn predict(
     } else {
         n
     };
-    let storage_bytes =
-        (recorded * per_position as f64) as u64 + large_bytes(plan, recorded) + (1 << 20);
+    let storage_bytes = (recorded * per_position as f64) as u64
+        + large_bytes(plan, recorded)
+        + store::Finaliser::scratch_bytes(recorded as u64)
+        + (1 << 20);
     let batch = batch_of(plan, capabilities, total_ns / n.max(1.0));
     let memory_bytes = memory_bound(plan, config, capabilities, per_position, u64::from(batch));
     check_room(

@@ -21,11 +21,12 @@ mod tests;
 pub use link::Reopen;
 
 use crate::core::{Core, Event, OpenFailure, Settings};
-use crate::handle::{Handle, Instrument, Request, Shared};
+use crate::handle::{Handle, Instrument, Request, Shared, lock};
 use crate::{Config, Error, Slot};
 use crossbeam::channel::{Sender, bounded};
 use domain::{Clock, ColumnState, Invalid};
 use hal::{Capabilities, ScanController};
+use std::collections::BTreeSet;
 use std::panic::{AssertUnwindSafe, catch_unwind};
 use std::sync::atomic::{AtomicU32, AtomicU64};
 use std::sync::{Arc, Mutex};
@@ -48,19 +49,21 @@ const ASKS: usize = 16;
 
 /// The threads of a running engine.
 pub struct Join {
-    threads: Vec<(&'static str, JoinHandle<bool>)>,
+    threads: Vec<JoinHandle<()>>,
+    panicked: Arc<Mutex<BTreeSet<&'static str>>>,
     /// Keeps the data directory claimed.
     _directory: Option<store::DataDirectory>,
 }
 
 impl Join {
-    /// Waits until every thread has ended; the names of those that panicked.
+    /// Waits until every thread has ended; the names of the parts that panicked meanwhile, also of those that began anew.
     #[must_use]
     pub fn wait(self) -> Vec<&'static str> {
-        self.threads
-            .into_iter()
-            .filter_map(|(name, thread)| (!thread.join().unwrap_or(false)).then_some(name))
-            .collect()
+        for thread in self.threads {
+            // Its panics are contained, and counted.
+            let _ = thread.join();
+        }
+        lock(&self.panicked).iter().copied().collect()
     }
 }
 
@@ -73,6 +76,8 @@ pub(crate) struct Wires {
     pub(crate) recorder_at: Arc<AtomicU64>,
     /// The newest estimate, for decisions.
     pub(crate) estimate: Slot<domain::Estimate>,
+    /// Parts that panicked.
+    panicked: Arc<Mutex<BTreeSet<&'static str>>>,
 }
 
 impl Wires {
@@ -83,6 +88,7 @@ impl Wires {
         }
         // A full slot means that a blank is on its way already.
         let _ = self.shared.urgent.try_send(());
+        lock(&self.panicked).insert(part);
         let _ = self.words.send(Event::Panicked { part });
         false
     }
@@ -127,7 +133,9 @@ pub fn start(
         words: words_in,
         recorder_at,
         estimate: Slot::default(),
+        panicked: Arc::default(),
     };
+    let panicked = wires.panicked.clone();
     let mut threads = Threads {
         wires,
         running: Vec::new(),
@@ -162,6 +170,7 @@ pub fn start(
         Handle::new(shared),
         Join {
             threads: threads.running,
+            panicked,
             _directory: directory,
         },
     ))
@@ -214,10 +223,10 @@ fn claim(config: &Config) -> Result<Option<store::DataDirectory>, Error> {
     })
 }
 
-/// Threads as they are started; each is contained, and says at its end whether it never panicked.
+/// Threads as they are started; each is contained.
 struct Threads {
     wires: Wires,
-    running: Vec<(&'static str, JoinHandle<bool>)>,
+    running: Vec<JoinHandle<()>>,
 }
 
 impl Threads {
@@ -226,7 +235,9 @@ impl Threads {
         name: &'static str,
         body: impl FnOnce(&Wires) + Send + 'static,
     ) -> Result<(), Error> {
-        self.start(name, move |wires| wires.contained(name, || body(wires)))
+        self.start(name, move |wires| {
+            wires.contained(name, || body(wires));
+        })
     }
 
     /// The same for a part that begins anew after a panic, with what is asked of it from then on: what ran then has failed, what
@@ -236,19 +247,16 @@ impl Threads {
         name: &'static str,
         body: impl Fn(&Wires) + Send + 'static,
     ) -> Result<(), Error> {
-        self.start(name, move |wires| {
-            let mut is_whole = true;
-            while !wires.contained(name, || body(wires)) {
-                is_whole = false;
-            }
-            is_whole
-        })
+        self.start(
+            name,
+            move |wires| while !wires.contained(name, || body(wires)) {},
+        )
     }
 
     fn start(
         &mut self,
         name: &'static str,
-        body: impl FnOnce(&Wires) -> bool + Send + 'static,
+        body: impl FnOnce(&Wires) + Send + 'static,
     ) -> Result<(), Error> {
         let wires = self.wires.clone();
         let thread = std::thread::Builder::new()
@@ -257,7 +265,7 @@ impl Threads {
             .map_err(|error| Error::Recording {
                 cause: format!("thread {name}: {error}"),
             })?;
-        self.running.push((name, thread));
+        self.running.push(thread);
         Ok(())
     }
 }

@@ -187,7 +187,14 @@ impl fmt::Display for EndReason {
         match self {
             Self::Complete => f.write_str("every planned position was exposed"),
             Self::Stopped { rule, achieved } => {
-                write!(f, "stop rule {rule} was reached at {achieved}")
+                let unit = match *rule {
+                    "time" => " s",
+                    "dose" => " e/Å²",
+                    "resolution" => " nm",
+                    "precision" => " of the mean signal",
+                    _ => "",
+                };
+                write!(f, "stop rule {rule} was reached at {achieved}{unit}")
             }
             Self::DoseLimit { limit } => {
                 write!(f, "the {limit} dose limit forbade the next position")

@@ -10,7 +10,7 @@
 //! .zmetadata                     written last: a data set that has it is complete
 //! ```
 //! Memory is bounded whatever the size: the journal is streamed, columns go out chunk by chunk, maps tile by
-//! tile through a callback, and what is counted per pixel is counted in bands of at most 16 Mi pixels.
+//! tile through a callback, and what is counted per pixel waits by tiles in a scratch file where memory does not hold it.
 
 mod columns;
 mod counts;

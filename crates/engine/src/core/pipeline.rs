@@ -580,11 +580,8 @@ impl Core {
         loop {
             let (held, in_flight) = (active.flight.work_ns(), active.flight.n());
             let is_low = in_flight == 0 || held <= lead_ns / 4;
-            let is_full = |held: u64, most: u64| most - most / PIECE < held;
-            if held >= lead_ns || in_flight >= room {
-                return;
-            }
-            if !is_low && (is_full(held, lead_ns) || is_full(in_flight, room)) {
+            let is_full = |n: u64, most: u64| n >= most || (!is_low && n > most - most / PIECE);
+            if is_full(held, lead_ns) || is_full(in_flight, room) {
                 return;
             }
             let pipeline = &mut active.pipeline;

@@ -183,6 +183,14 @@ impl EngineThread {
                 self.recorder = state.clone();
                 self.turn(Event::Recorder(state), now);
             }
+            Event::Panicked { part } => {
+                self.turn(Event::Panicked { part }, now);
+                // A part that was being made does not answer any more; the link is none of them.
+                if !part.starts_with("link") {
+                    let cause = format!("the {part} failed");
+                    self.part_opened(Err(OpenFailure::Recording(cause)), now);
+                }
+            }
             other => self.turn(other, now),
         }
     }

@@ -27,6 +27,7 @@ pub(super) fn wires(
         words,
         recorder_at: Arc::default(),
         estimate: Slot::default(),
+        panicked: Arc::default(),
     };
     (wires, blanks, told)
 }
@@ -272,12 +273,13 @@ fn after_a_panic_of_the_link_the_next_run_has_a_new_one() {
     let run = follow(&engine, id.as_str());
     assert_eq!((run.state, run.n_sampled), (State::Finished, 1024));
     engine.shutdown().unwrap();
-    let _named = join.wait();
+    assert_eq!(join.wait(), ["link-tx"]);
 }
 
 #[test]
 fn a_part_that_panicked_blanks_says_so_and_works_again() {
     let (wires, blanks, told) = wires(Config::default(), Arc::new(MonotonicClock::new()));
+    let panicked = wires.panicked.clone();
     let mut threads = Threads {
         wires,
         running: Vec::new(),
@@ -299,8 +301,12 @@ fn a_part_that_panicked_blanks_says_so_and_works_again() {
         Ok(crate::core::Event::Panicked { part: "part" })
     ));
     drop(ask);
-    let (_, thread) = threads.running.pop().unwrap();
-    assert!(!thread.join().unwrap(), "it panicked once");
+    let ended = Join {
+        threads: threads.running,
+        panicked,
+        _directory: None,
+    };
+    assert_eq!(ended.wait(), ["part"]);
 }
 
 #[test]

@@ -9,6 +9,12 @@ use std::path::{Path, PathBuf};
 /// Bytes of a visit in the log: pixel of its tile, electrons.
 const VISIT_BYTES: usize = 8;
 
+/// Bytes on the disk that counting so many samples takes meanwhile.
+pub(super) const fn scratch_bytes(n_samples: u64) -> u64 {
+    let all = n_samples * VISIT_BYTES as u64;
+    if all > TileLog::MEMORY as u64 { all } else { 0 }
+}
+
 /// What was exposed at which pixel, until all of it is known.
 pub(super) struct Counts {
     directory: PathBuf,

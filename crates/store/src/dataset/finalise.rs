@@ -1,7 +1,7 @@
 //! From a journal to a finished data set.
 
 use super::columns::{Columns, SampleSummary};
-use super::counts::Counts;
+use super::counts::{self, Counts};
 use super::metadata::{self, Axis};
 use super::{EXPERIMENTS, TILE, journal_path};
 use crate::Error;
@@ -48,6 +48,12 @@ impl Finaliser {
             pairs: Vec::new(),
             frames: BTreeSet::new(),
         })
+    }
+
+    /// Bytes on the disk that finishing a data set of `n_samples` takes besides its files, until it is done.
+    #[must_use]
+    pub const fn scratch_bytes(n_samples: u64) -> u64 {
+        counts::scratch_bytes(n_samples)
     }
 
     /// The header of the acquisition.
