@@ -29,7 +29,7 @@ const MOST: usize = 48;
 /// Added to the noise of every observed pixel.
 const NUGGET: f32 = 1e-5;
 
-/// Components less probable than this, given the samples of a patch, are left out.
+/// Components less probable than this, given the samples of a patch, are left out, the likeliest excepted.
 const RIVAL: f64 = 0.05;
 
 /// A value per component.
@@ -346,10 +346,10 @@ impl Patch {
         let pivot = *mean;
         for k in std::iter::once(best).chain((0..K).filter(|&k| k != best)) {
             let share = (weights[k] / total) as f32;
-            if f64::from(share) < RIVAL {
-                continue;
-            }
             if k != best {
+                if f64::from(share) < RIVAL {
+                    continue;
+                }
                 self.condition(model, k, &mut m, &mut v);
             }
             seen += share;
@@ -413,6 +413,32 @@ impl Patch {
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    /// Noise that hides the signal leaves all components alike, none of them above [`RIVAL`].
+    #[test]
+    fn components_that_are_all_alike_still_say_something() {
+        let kernel: Vec<f32> = (0..AREA * AREA)
+            .map(|at| if at % (AREA + 1) == 0 { 1.0 } else { 0.0 })
+            .collect();
+        let covariance = kernel.repeat(K);
+        let model = Model::new(vec![[0.5; AREA]; K], covariance, &[1.0 / K as f32; K]);
+        let mut patch = Patch {
+            pixel: (0..MOST).collect(),
+            value: vec![3.0; MOST],
+            noise: vec![1000.0; MOST],
+            ..Patch::default()
+        };
+        let (mut mean, mut variance) = ([0.0; AREA], [0.0; AREA]);
+        patch.expect(&model, &mut mean, &mut variance);
+        for p in 0..AREA {
+            assert!((mean[p] - 0.5).abs() < 0.01, "pixel {p}: {}", mean[p]);
+            assert!(
+                (variance[p] - 1.0).abs() < 0.01,
+                "pixel {p}: {}",
+                variance[p]
+            );
+        }
+    }
 
     /// Nearly the same value everywhere: covariances of rank one to single precision, samples without noise.
     #[test]
