@@ -639,6 +639,9 @@ fn exposed_positions_are_not_repeated() {
 fn lead_of_the_controller() {
     only_protection(|on| {
         let mut plan = plan();
+        // Batches of a pattern are a part of the lead; those of a policy are as large as they are.
+        plan.pattern = Pattern::Uncertainty;
+        plan.batch = 1024;
         plan.lead = if on { 2 * MS } else { 20 * MS };
         let bench = Bench::running(&plan);
         bench.held.len().saturating_sub(200) as u64
