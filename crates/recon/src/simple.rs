@@ -204,7 +204,8 @@ fn weigh(
                 }
             }
         }
-        (Simple::Natural, Some(mesh)) => {
+        // Places that span no triangle have no natural neighbours; asking for them panics where there is but one.
+        (Simple::Natural, Some(mesh)) if !mesh.all_vertices_on_line() => {
             let mut found = Vec::new();
             mesh.natural_neighbor()
                 .get_weights(Point2::new(place[0], place[1]), &mut found);
