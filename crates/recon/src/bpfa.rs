@@ -38,6 +38,8 @@ const MOST_LOOKS: usize = 8;
 /// Sweeps of a phase that are not averaged, and those that are.
 const SETTLE: usize = 4;
 const AVERAGED: usize = 20;
+/// Precision of the samples that a chain starts with, at most.
+const START_PRECISION: f64 = 100.0;
 /// Patches of a step of work.
 const STEP: usize = 4096;
 /// Added to the variance of every sample, in units of the signal's: what f32 resolves.
@@ -131,14 +133,16 @@ impl Chain {
     pub(crate) fn new(frame: &Frame, seed: u64) -> Self {
         let map = frame.map;
         let mut state = seed;
+        let observed = Observed::gather(frame);
         Self {
             n_cols: map.n_cols,
             seed,
-            observed: Observed::gather(frame),
+            // A start above what the counts allow explains the noise by atoms, and a chain does not leave that for long.
+            noise_precision: f64::from(1.0 / observed.typical).min(START_PRECISION),
+            observed,
             dictionary: Dictionary::start(frame, &mut state),
             codes: Codes::empty(map.n_rows, map.n_cols, STRIDE),
             done: Vec::new(),
-            noise_precision: 100.0,
             weight_precision: 1.0 / AREA as f64,
             trace: Trace::default(),
             phase: Phase::Nearing,

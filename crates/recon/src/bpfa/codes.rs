@@ -15,6 +15,8 @@ pub(super) struct Observed {
     value: Vec<f32>,
     /// Precision relative to a typical sample's; 0 where there is none.
     pub(super) precision: Vec<f32>,
+    /// Noise variance of a typical sample by its counts, in units of the signal's.
+    pub(super) typical: f32,
 }
 
 impl Observed {
@@ -37,6 +39,7 @@ impl Observed {
             n_cols: map.n_cols,
             value,
             precision: noise.iter().map(relative).collect(),
+            typical,
         }
     }
 
