@@ -25,6 +25,7 @@ use std::os::unix::net::{SocketAddr, UnixListener};
 use std::path::{Path, PathBuf};
 use std::sync::{Arc, Mutex};
 use std::time::Duration;
+use tokio::signal::unix::SignalKind;
 use tokio::sync::{Semaphore, watch};
 use tokio::task::JoinHandle;
 
@@ -83,6 +84,7 @@ impl Running {
 /// Starts a service on the caller's runtime; returns when it answers.
 pub async fn serve(config: Config, shutdown: Shutdown) -> Result<Running, Error> {
     config.check()?;
+    hear_file_limit()?;
     let access = Access::open(&config)?;
     let clock: Arc<dyn Clock> = Arc::new(MonotonicClock::new());
     let opened = tokio::task::spawn_blocking({
@@ -127,6 +129,17 @@ pub async fn serve(config: Config, shutdown: Shutdown) -> Result<Running, Error>
     tell_manager("READY=1");
     let ended = tokio::spawn(end(shared, opened, tasks, socket));
     Ok(Running { addresses, ended })
+}
+
+/// What goes beyond the system's limit on the size of files fails like a write to a full disk. Unheard, its signal would end
+/// the process.
+fn hear_file_limit() -> Result<(), Error> {
+    let kind = SignalKind::from_raw(rustix::process::Signal::XFSZ.as_raw());
+    let heard = tokio::signal::unix::signal(kind);
+    heard.map(drop).map_err(|source| Error::Start {
+        what: "the signal of the limit on file sizes",
+        source,
+    })
 }
 
 /// Waits for the shutdown, then stops in order.
