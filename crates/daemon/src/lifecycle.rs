@@ -231,7 +231,7 @@ fn open(config: &Config, clock: Arc<dyn Clock>) -> Result<Opened, Error> {
     let driver = ManualColumn::new(column.clone())?;
     let open_timeout = setup.open_timeout;
     let uri = part.uri.clone();
-    let reopen = Box::new(move || registry.open(&uri, &setup));
+    let reopen = Box::new(move || registry.open(&uri, &setup.renewed()));
     let engine_config = config.engine_config()?;
     let (engine, join) = engine::start(engine_config, controller, Some(reopen), column, clock)?;
     if let Err(error) = crate::calibrations::restore(&engine, &calibrations) {

@@ -58,6 +58,21 @@ impl Setup {
         }
     }
 
+    /// The same for a session of another name: a device that still is in the last one would take its hello for a late copy, and
+    /// answer out of that session's past.
+    #[must_use]
+    pub fn renewed(&self) -> Self {
+        let fresh = nonce_from(self.clock.wall() + self.clock.now());
+        let nonce = match fresh == self.nonce {
+            true => (fresh ^ 1).max(2),
+            false => fresh,
+        };
+        Self {
+            nonce,
+            ..self.clone()
+        }
+    }
+
     /// Refuses what no driver can work with.
     pub fn check(&self) -> Result<(), Invalid> {
         self.electrical.check()?;
@@ -173,6 +188,15 @@ mod tests {
             refused(&|s| s.detectors.push(bf.clone())),
             "detectors.bf.latency_ns"
         );
+    }
+
+    #[test]
+    fn a_renewed_setup_names_another_session_even_at_the_same_time() {
+        let setup = Setup::new(Arc::new(domain::VirtualClock::new()));
+        let renewed = setup.renewed();
+        assert_ne!(renewed.nonce, setup.nonce);
+        assert_ne!(renewed.renewed().nonce, renewed.nonce);
+        renewed.check().unwrap();
     }
 
     #[test]
