@@ -38,6 +38,8 @@ pub(super) enum Request {
 pub(super) fn run(requests: &Receiver<Request>, wires: &Wires) {
     let clock = &wires.shared.clock;
     let mut recorder: Option<Recorder> = None;
+    // Why the newest journal was given up.
+    let mut given_up = "the journal was given up".to_owned();
     let (mut written_at, mut space_at) = (clock.now(), clock.now());
     loop {
         wires
@@ -63,7 +65,7 @@ pub(super) fn run(requests: &Receiver<Request>, wires: &Wires) {
                     Ok(())
                 }
             });
-            report(&mut recorder, result, wires);
+            report(&mut recorder, &mut given_up, result, wires);
         }
         let Some(request) = next else {
             if recorder.is_some() {
@@ -84,14 +86,14 @@ pub(super) fn run(requests: &Receiver<Request>, wires: &Wires) {
             }
             Request::Record(record) => {
                 let result = recorder.as_mut().map_or(Ok(()), |r| r.append(&record));
-                report(&mut recorder, result, wires);
+                report(&mut recorder, &mut given_up, result, wires);
             }
             Request::Finish(totals, answer) => {
                 let result = match recorder.take() {
                     Some(r) => r
                         .finish(t_ns(clock.now()), finish_of(&totals))
                         .map_err(|e| e.to_string()),
-                    None => Err("the journal was given up".into()),
+                    None => Err(given_up.clone()),
                 };
                 let _ = answer.send(result);
             }
@@ -100,10 +102,16 @@ pub(super) fn run(requests: &Receiver<Request>, wires: &Wires) {
 }
 
 /// A failed write ends the recording: what is in the file is valid, nothing more is taken.
-fn report(recorder: &mut Option<Recorder>, result: Result<(), store::Error>, wires: &Wires) {
+fn report(
+    recorder: &mut Option<Recorder>,
+    given_up: &mut String,
+    result: Result<(), store::Error>,
+    wires: &Wires,
+) {
     if let Err(error) = result {
         *recorder = None;
         let cause = error.to_string();
+        given_up.clone_from(&cause);
         let _ = wires
             .words
             .send(Event::Recorder(RecorderState::Failed { cause }));
