@@ -3,6 +3,7 @@
 use crate::{Client, Error};
 use domain::{DetectorName, Gap, Invalid, SampleBlock};
 use proto::{ACQUISITIONS, name_of_id, v1};
+use std::collections::VecDeque;
 use std::time::Duration;
 use tonic::Streaming;
 use v1::stream_samples_response::Event;
@@ -14,7 +15,7 @@ const PAUSE: Duration = Duration::from_millis(250);
 /// What a stream of samples yields, in order of position.
 #[derive(Debug, Clone, PartialEq)]
 pub enum SampleEvent {
-    /// Samples of consecutive positions; signals in the order of `detectors`.
+    /// Samples of consecutive positions of one recorded block; signals in the order of `detectors`.
     Block {
         /// The samples.
         block: SampleBlock,
@@ -38,6 +39,8 @@ pub struct SampleStream {
     client: Client,
     request: v1::StreamSamplesRequest,
     stream: Option<Streaming<v1::StreamSamplesResponse>>,
+    /// Further blocks of the newest message; bounded by its size.
+    waiting: VecDeque<SampleEvent>,
     failures: u32,
     ended: bool,
 }
@@ -56,6 +59,7 @@ impl Client {
                 ..Default::default()
             },
             stream: None,
+            waiting: VecDeque::new(),
             failures: 0,
             ended: false,
         }
@@ -66,11 +70,17 @@ impl SampleStream {
     /// Sequence number of the next sample expected: where another stream would go on.
     #[must_use]
     pub fn next_sequence(&self) -> u64 {
-        self.request.from_sequence
+        match self.waiting.front() {
+            Some(SampleEvent::Block { block, .. }) => block.first_position,
+            _ => self.request.from_sequence,
+        }
     }
 
     /// The next event; `None` after the end. Goes on by itself after a lost connection, for about 5 s.
     pub async fn next(&mut self) -> Result<Option<SampleEvent>, Error> {
+        if let Some(event) = self.waiting.pop_front() {
+            return Ok(Some(event));
+        }
         if self.ended {
             return Ok(None);
         }
@@ -117,8 +127,15 @@ impl SampleStream {
         match event {
             Event::Samples(chunk) => {
                 self.advance(chunk.first_sequence, chunk.n_positions.into())?;
-                let (block, detectors) = proto::block_from_chunk(&chunk).map_err(Error::Broken)?;
-                Ok(SampleEvent::Block { block, detectors })
+                let (blocks, detectors) =
+                    proto::blocks_from_chunk(&chunk).map_err(Error::Broken)?;
+                let event = |block| SampleEvent::Block {
+                    block,
+                    detectors: detectors.clone(),
+                };
+                self.waiting.extend(blocks.into_iter().map(event));
+                let first = self.waiting.pop_front();
+                first.ok_or_else(|| Error::missing("n_positions"))
             }
             Event::Gap(gap) => {
                 self.advance(gap.first_sequence, gap.n_positions)?;

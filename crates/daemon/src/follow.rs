@@ -6,7 +6,7 @@
 
 use engine::{Handle, Slot, Status as EngineStatus};
 use proto::v1::stream_samples_response::Event;
-use proto::{ChunkOptions, chunks_of_block, proto_from_gap, v1};
+use proto::{ChunkOptions, Gathering, proto_from_gap, v1};
 use std::fs::File;
 use std::io::{BufReader, Read};
 use std::path::{Path, PathBuf};
@@ -55,6 +55,11 @@ impl Source {
         engine
             .acquisition(&self.id)
             .is_ok_and(|acquisition| !acquisition.state.is_final())
+    }
+
+    /// Whether the journal has more than `position` bytes.
+    fn has_beyond(&self, position: u64) -> bool {
+        std::fs::metadata(&self.journal).is_ok_and(|file| file.len() > position)
     }
 
     /// Opens the journal; waits for it where the acquisition is not armed yet. `None`: it ended without one, or the
@@ -151,53 +156,86 @@ pub(crate) struct Wanted {
 }
 
 /// Sends what is wanted of the journal to `send`, which blocks and answers whether anybody still listens.
+///
+/// Recorded blocks are gathered into messages for as long as the next record is there already: nothing that is
+/// recorded waits for what is not.
 pub(crate) fn stream(
     source: &Source,
     wanted: &Wanted,
     cancel: &Cancel,
-    mut send: impl FnMut(Event) -> bool,
+    send: impl FnMut(Event) -> bool,
 ) -> Result<(), store::Error> {
-    let mut next = wanted.from;
+    let mut sending = Sending {
+        send,
+        journal: &source.journal,
+        next: wanted.from,
+        is_heard: true,
+    };
     let mut is_finished = false;
     if let Some(mut reader) = source.open(wanted.stored_only, cancel)? {
-        let options = options_of(&reader, wanted)?;
-        while next < wanted.to && !cancel.is_cancelled() {
-            let Some(record) = reader.next_record()? else {
-                break;
+        let mut gathering = Gathering::new(options_of(&reader, wanted)?);
+        let mut read_to = wanted.from;
+        let is_wanted = |read_to: u64| read_to < wanted.to && !cancel.is_cancelled();
+        while sending.is_heard && !is_finished && is_wanted(read_to) {
+            let record = match reader.next_record() {
+                Ok(Some(record)) => record,
+                Ok(None) => break,
+                Err(error) => {
+                    sending.all(gathering.take().map(Event::Samples))?;
+                    return Err(error);
+                }
             };
-            let events = match record {
-                Record::Block(record) => chunks_of_block(&record.block, next..wanted.to, &options)
-                    .into_iter()
-                    .map(Event::Samples)
-                    .collect(),
-                Record::Gap(record) => cut_gap(&record.gap, next, wanted.to)
-                    .map(|gap| Event::Gap(proto_from_gap(&gap)))
-                    .into_iter()
-                    .collect(),
+            match record {
+                Record::Block(record) => {
+                    let block = &record.block;
+                    read_to = block.first_position + block.len() as u64;
+                    let full = gathering.add(block, wanted.from..wanted.to);
+                    sending.all(full.into_iter().map(Event::Samples))?;
+                }
+                Record::Gap(record) => {
+                    read_to = record.gap.first_position + record.gap.n_positions;
+                    let gap = cut_gap(&record.gap, wanted.from, wanted.to);
+                    sending.all(gathering.take().map(Event::Samples))?;
+                    sending.all(gap.map(|gap| Event::Gap(proto_from_gap(&gap))))?;
+                }
                 // The files of the data set may still be made; of samples there will be no more.
-                Record::Finish { .. } => {
-                    is_finished = true;
-                    break;
-                }
-                _ => Vec::new(),
-            };
-            for event in events {
-                let (first, n) = extent(&event);
-                if first != next {
-                    return Err(hole(&source.journal, next, first));
-                }
-                next = first + n;
-                if !send(event) {
-                    return Ok(());
-                }
+                Record::Finish { .. } => is_finished = true,
+                _ => {}
+            }
+            if !source.has_beyond(reader.position()) {
+                sending.all(gathering.take().map(Event::Samples))?;
             }
         }
+        sending.all(gathering.take().map(Event::Samples))?;
     }
-    send(Event::End(v1::SampleEnd {
-        next_sequence: next,
+    let end = v1::SampleEnd {
+        next_sequence: sending.next,
         acquisition_ended: is_finished || !source.is_live(),
-    }));
-    Ok(())
+    };
+    sending.all([Event::End(end)])
+}
+
+/// What has been sent of a stream.
+struct Sending<'a, S> {
+    send: S,
+    journal: &'a Path,
+    next: u64,
+    is_heard: bool,
+}
+
+impl<S: FnMut(Event) -> bool> Sending<'_, S> {
+    /// Sends events that follow each other; refuses holes.
+    fn all(&mut self, events: impl IntoIterator<Item = Event>) -> Result<(), store::Error> {
+        for event in events {
+            let (first, n) = extent(&event);
+            if first != self.next {
+                return Err(hole(self.journal, self.next, first));
+            }
+            self.next = first + n;
+            self.is_heard = self.is_heard && (self.send)(event);
+        }
+        Ok(())
+    }
 }
 
 /// The sum of the read-outs of one detector at the commanded pixels of a rectangle, from what is recorded so far.

@@ -12,6 +12,7 @@ pub mod v1 {
 }
 
 mod array;
+mod chunk;
 mod device;
 mod geometry;
 mod kinds;
@@ -26,6 +27,7 @@ mod sample;
 mod tests;
 
 pub use array::{bytes_of_f32s, bytes_of_u32s, f32s_of_bytes, u32s_of_bytes};
+pub use chunk::{CHUNK_BYTES, ChunkOptions, Gathering};
 pub use device::{
     column_from_proto, detector_from_proto, proto_from_column, proto_from_detector,
     proto_from_detector_calibration,
@@ -41,9 +43,7 @@ pub use lookup::{ACQUISITIONS, CALIBRATIONS, UPLOADS, id_of_name, name_of_id};
 pub use plan::{MAX_INLINE_POSITIONS, PlanContext, Upload, plan_from_proto, positions_from_proto};
 pub use plan_message::{proto_from_plan, proto_from_positions};
 pub use refusal::Refusal;
-pub use sample::{
-    CHUNK_BYTES, ChunkOptions, block_from_chunk, chunks_of_block, gap_from_proto, proto_from_gap,
-};
+pub use sample::{blocks_from_chunk, gap_from_proto, proto_from_gap};
 
 /// The encoded descriptor set of the API, for reflection and for walking over its calls.
 pub const FILE_DESCRIPTOR_SET: &[u8] =

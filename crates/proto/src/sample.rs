@@ -1,62 +1,78 @@
-//! Blocks of samples as chunks, and back.
-//!
-//! The sequence number of a sample is the index of its position in the acquisition, so a block can be cut
-//! anywhere: a chunk states its first position and how many follow.
+//! Chunks of samples as blocks again, and gaps both ways.
 
-use crate::array::{bytes_of_f32s, bytes_of_u32s, expect_len, f32s_of_bytes, u32s_of_bytes};
+use crate::array::{expect_len, f32s_of_bytes, u32s_of_bytes};
 use crate::kinds::known;
 use crate::v1;
 use bytes::Bytes;
 use domain::{DetectorName, Gap, GapCause, Invalid, PerPosition, SampleBlock, SampleFlags, Signal};
 use std::ops::Range;
 
-/// Size that chunks stay below, bytes; a single position that is larger comes alone.
-pub const CHUNK_BYTES: usize = 1 << 20;
-
-const MAX_CHUNK_POSITIONS: usize = 32_768;
-const BYTES_PER_POSITION: usize = 2 * 4 + 4 * 4 + 1;
-const BYTES_PER_PATH: usize = 2 * 4 + 3 * 4;
-
-/// What a client wants of the samples.
-#[derive(Debug, Clone, PartialEq)]
-pub struct ChunkOptions {
-    /// Detectors of the block, in its order: name and unit (`events` or `adc`).
-    pub detectors: Vec<(DetectorName, &'static str)>,
-    /// Indices of those that are wanted.
-    pub wanted: Vec<usize>,
-    /// No actual places and no path covariance.
-    pub omit_paths: bool,
-}
-
-/// The positions of `block` whose index in the acquisition lies in `range`, as chunks of bounded size.
-pub fn chunks_of_block(
-    block: &SampleBlock,
-    range: Range<u64>,
-    options: &ChunkOptions,
-) -> Vec<v1::SampleChunk> {
-    let n = block.len();
-    let start = range
-        .start
-        .saturating_sub(block.first_position)
-        .min(n as u64) as usize;
-    let end = range.end.saturating_sub(block.first_position).min(n as u64) as usize;
-    let step = positions_per_chunk(block, options);
-    let mut chunks = Vec::new();
-    let mut t_ns = block.t0_ns + duration_ns(block, 0..start);
-    let mut at = start;
-    while at < end {
-        let part = at..(at + step).min(end);
-        chunks.push(chunk_of(block, part.clone(), t_ns, options));
-        t_ns += duration_ns(block, part.clone());
-        at = part.end;
-    }
-    chunks
-}
-
-/// The block that a chunk states, with the names of its detectors; refuses arrays that do not fit together.
-pub fn block_from_chunk(
+/// The blocks of which a chunk was gathered, in order, with the names of their detectors; refuses arrays that do not fit
+/// together.
+pub fn blocks_from_chunk(
     chunk: &v1::SampleChunk,
-) -> Result<(SampleBlock, Vec<DetectorName>), Invalid> {
+) -> Result<(Vec<SampleBlock>, Vec<DetectorName>), Invalid> {
+    let (whole, names) = whole_chunk(chunk)?;
+    let n = whole.len();
+    let mut blocks = Vec::with_capacity(1 + chunk.further_blocks.len());
+    let (mut at, mut t0_ns) = (0, chunk.t0_ns);
+    for (i, start) in chunk.further_blocks.iter().enumerate() {
+        let next = start.position_idx as usize;
+        if next <= at || next >= n {
+            return Err(Invalid::new(
+                format!("further_blocks[{i}].position_idx"),
+                next,
+                format!("above {at}, below {n}"),
+            ));
+        }
+        blocks.push(part_of(&whole, at..next, t0_ns, i));
+        (at, t0_ns) = (next, start.t0_ns);
+    }
+    if at == 0 {
+        return Ok((vec![whole], names));
+    }
+    blocks.push(part_of(&whole, at..n, t0_ns, blocks.len()));
+    Ok((blocks, names))
+}
+
+/// Positions `part` of a chunk, the block that is number `i` in it.
+fn part_of(whole: &SampleBlock, part: Range<usize>, t0_ns: u64, i: usize) -> SampleBlock {
+    let cut = |values: &[f32]| values.get(part.clone()).unwrap_or_default().to_vec();
+    let wide = |values: &[f32], width: usize| values[part.start * width..part.end * width].to_vec();
+    let signal = |signal: &Signal| match signal {
+        Signal::Scalar(values) => Signal::Scalar(cut(values)),
+        Signal::Spectrum { n_channels, values } => Signal::Spectrum {
+            n_channels: *n_channels,
+            values: wide(values, *n_channels as usize),
+        },
+        Signal::Pattern { n_ky, n_kx, values } => Signal::Pattern {
+            n_ky: *n_ky,
+            n_kx: *n_kx,
+            values: wide(values, *n_ky as usize * *n_kx as usize),
+        },
+    };
+    let covariance = whole.path_covariance.get(part.clone());
+    SampleBlock {
+        sequence: whole.sequence.saturating_add(i as u64),
+        first_position: whole.first_position.saturating_add(part.start as u64),
+        frame: whole.frame,
+        t0_ns,
+        row: cut(&whole.row),
+        col: cut(&whole.col),
+        row_actual: cut(&whole.row_actual),
+        col_actual: cut(&whole.col_actual),
+        path_covariance: covariance.unwrap_or_default().to_vec(),
+        dwell_ns: whole.dwell_ns.slice(part.clone()),
+        settle_ns: whole.settle_ns.slice(part.clone()),
+        electrons: whole.electrons.slice(part.clone()),
+        electrons_outside: whole.electrons_outside.slice(part.clone()),
+        flags: whole.flags.slice(part.clone()),
+        signals: whole.signals.iter().map(signal).collect(),
+    }
+}
+
+/// All positions of a chunk as if they were one block.
+fn whole_chunk(chunk: &v1::SampleChunk) -> Result<(SampleBlock, Vec<DetectorName>), Invalid> {
     let n = chunk.n_positions as usize;
     let full = |field: &'static str, bytes: &Bytes| {
         let values = f32s_of_bytes(field, bytes)?;
@@ -151,81 +167,6 @@ pub fn gap_from_proto(gap: &v1::SampleGap) -> Result<Gap, Invalid> {
     })
 }
 
-fn positions_per_chunk(block: &SampleBlock, options: &ChunkOptions) -> usize {
-    let per_signal = |i: &usize| {
-        block.signals.get(*i).map_or(0, |signal| match signal {
-            Signal::Scalar(_) => 4,
-            Signal::Spectrum { n_channels, .. } => 4 * *n_channels as usize,
-            Signal::Pattern { n_ky, n_kx, .. } => 4 * *n_ky as usize * *n_kx as usize,
-        })
-    };
-    let signals: usize = options.wanted.iter().map(per_signal).sum();
-    let paths = if options.omit_paths {
-        0
-    } else {
-        BYTES_PER_PATH
-    };
-    // A kibibyte stays free for the message's own fields.
-    ((CHUNK_BYTES - 1024) / (BYTES_PER_POSITION + paths + signals)).clamp(1, MAX_CHUNK_POSITIONS)
-}
-
-fn duration_ns(block: &SampleBlock, part: Range<usize>) -> u64 {
-    block.dwell_ns.sum(part.clone()) + block.settle_ns.sum(part)
-}
-
-fn chunk_of(
-    block: &SampleBlock,
-    part: Range<usize>,
-    t0_ns: u64,
-    options: &ChunkOptions,
-) -> v1::SampleChunk {
-    let cut = |values: &[f32]| match values.get(part.clone()) {
-        Some(values) if !options.omit_paths => bytes_of_f32s(values),
-        _ => Bytes::new(),
-    };
-    let covariance = match block.path_covariance.get(part.clone()) {
-        Some(values) if !options.omit_paths => bytes_of_f32s(values.as_flattened()),
-        _ => Bytes::new(),
-    };
-    let signals = options.wanted.iter().filter_map(|&i| {
-        let (name, unit) = options.detectors.get(i)?;
-        let signal = block.signals.get(i)?;
-        Some(signal_array(name, unit, signal, part.clone()))
-    });
-    v1::SampleChunk {
-        first_sequence: block.first_position + part.start as u64,
-        n_positions: part.len() as u32,
-        block_sequence: block.sequence,
-        frame: block.frame,
-        t0_ns,
-        row_px: bytes_of_f32s(&block.row[part.clone()]),
-        col_px: bytes_of_f32s(&block.col[part.clone()]),
-        row_actual_px: cut(&block.row_actual),
-        col_actual_px: cut(&block.col_actual),
-        path_covariance_px2: covariance,
-        dwell_ns: bytes_of_each(&block.dwell_ns, &part, bytes_of_u32s),
-        settle_ns: bytes_of_each(&block.settle_ns, &part, bytes_of_u32s),
-        electrons: bytes_of_each(&block.electrons, &part, bytes_of_f32s),
-        electrons_outside: bytes_of_each(&block.electrons_outside, &part, bytes_of_f32s),
-        flags: bytes_of_each(&block.flags, &part, |flags| {
-            flags.iter().map(|flags| flags.0).collect()
-        }),
-        signals: signals.collect(),
-        outer_index: Vec::new(),
-    }
-}
-
-fn bytes_of_each<T>(
-    values: &PerPosition<T>,
-    part: &Range<usize>,
-    encode: impl Fn(&[T]) -> Bytes,
-) -> Bytes {
-    match values {
-        PerPosition::Uniform(value) => encode(std::slice::from_ref(value)),
-        PerPosition::Each(values) => encode(&values[part.clone()]),
-    }
-}
-
 fn per_position<T: Copy>(
     field: &'static str,
     values: Vec<T>,
@@ -237,28 +178,6 @@ fn per_position<T: Copy>(
             expect_len(field, values.len(), n)?;
             Ok(PerPosition::Each(values))
         }
-    }
-}
-
-fn signal_array(
-    name: &DetectorName,
-    unit: &str,
-    signal: &Signal,
-    part: Range<usize>,
-) -> v1::SignalArray {
-    let (shape, values) = match signal {
-        Signal::Scalar(values) => (Vec::new(), values),
-        Signal::Spectrum { n_channels, values } => (vec![*n_channels], values),
-        Signal::Pattern { n_ky, n_kx, values } => (vec![*n_ky, *n_kx], values),
-    };
-    let width: usize = shape.iter().map(|&n| n as usize).product();
-    v1::SignalArray {
-        detector: name.to_string(),
-        value_type: v1::ValueType::F32 as i32,
-        shape,
-        values: bytes_of_f32s(&values[part.start * width..part.end * width]),
-        unit: unit.to_owned(),
-        position_idx: Bytes::new(),
     }
 }
 

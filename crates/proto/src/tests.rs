@@ -2,9 +2,9 @@
 
 use crate::v1;
 use crate::{
-    ChunkOptions, Refusal, block_from_chunk, chunks_of_block, column_from_proto,
-    detector_from_proto, gap_from_proto, id_of_name, positions_from_proto, proto_from_column,
-    proto_from_detector, proto_from_gap,
+    ChunkOptions, Gathering, Refusal, blocks_from_chunk, column_from_proto, detector_from_proto,
+    gap_from_proto, id_of_name, positions_from_proto, proto_from_column, proto_from_detector,
+    proto_from_gap,
 };
 use domain::{
     ColumnState, Current, Detector, DetectorName, Gap, GapCause, HighTension, Invalid, PerPosition,
@@ -82,12 +82,16 @@ proptest! {
     #[test]
     fn a_block_comes_back_as_it_went_wherever_it_is_cut(block in any_block(), cut in 0.0..1.0_f64) {
         let at = block.first_position + (cut * block.len() as f64) as u64;
-        let mut chunks = chunks_of_block(&block, 0..at, &options());
-        chunks.extend(chunks_of_block(&block, at..u64::MAX, &options()));
+        let mut gathering = Gathering::new(options());
+        let mut chunks = gathering.add(&block, 0..at);
+        chunks.extend(gathering.take());
+        chunks.extend(gathering.add(&block, at..u64::MAX));
+        chunks.extend(gathering.take());
         let mut next = block.first_position;
         let mut t_ns = block.t0_ns;
         for chunk in &chunks {
-            let (part, names) = block_from_chunk(chunk).unwrap();
+            let (parts, names) = blocks_from_chunk(chunk).unwrap();
+            let [part] = &parts[..] else { panic!("{} blocks of one", parts.len()) };
             prop_assert_eq!(names.len(), 3);
             prop_assert_eq!((part.first_position, part.t0_ns), (next, t_ns));
             let from = (next - block.first_position) as usize;
@@ -116,6 +120,44 @@ proptest! {
         prop_assert_eq!(next, block.first_position + block.len() as u64);
     }
 
+    /// Blocks of any sizes that follow each other, some with values of their own per position, one of another frame.
+    #[test]
+    fn blocks_that_were_gathered_come_back_one_by_one(
+        sizes in prop::collection::vec((1..40_000_usize, 0..3_u32, any::<bool>()), 1..8),
+        from in 0..30_000_u64,
+    ) {
+        let mut next = 0;
+        let mut frame = 0;
+        let blocks: Vec<_> = sizes.iter().enumerate().map(|(i, &(n, dwell, is_new_frame))| {
+            frame += u32::from(is_new_frame);
+            let block = small_block(i as u64, next, frame, n, dwell);
+            next += n as u64;
+            block
+        }).collect();
+        let scalars = ChunkOptions { wanted: vec![0], ..options() };
+        let mut gathering = Gathering::new(scalars);
+        let mut chunks: Vec<_> = blocks.iter().flat_map(|block| gathering.add(block, from..u64::MAX)).collect();
+        chunks.extend(gathering.take());
+        let mut got: Vec<SampleBlock> = Vec::new();
+        for chunk in &chunks {
+            prop_assert!((1..=32_768).contains(&chunk.n_positions));
+            for part in blocks_from_chunk(chunk).unwrap().0 {
+                match got.last_mut() {
+                    Some(last) if last.sequence == part.sequence => append(last, &part),
+                    _ => got.push(part),
+                }
+            }
+        }
+        let wanted: Vec<_> = blocks.iter().filter_map(|block| behind(block, from)).collect();
+        prop_assert_eq!(got, wanted);
+        // All but the last of a frame are full.
+        let of_frame = |f: u32| chunks.iter().filter(move |chunk| chunk.frame == f);
+        for f in 0..=frame {
+            let n: u32 = of_frame(f).map(|chunk| chunk.n_positions).sum();
+            prop_assert_eq!(of_frame(f).count(), n.div_ceil(32_768) as usize);
+        }
+    }
+
     #[test]
     fn arbitrary_bytes_never_panic(row in prop::collection::vec(any::<u8>(), 0..64), n in any::<u32>()) {
         let arrays = v1::PositionArray { row_px: row.clone().into(), col_px: row.clone().into(), dwell_ns: row.clone().into() };
@@ -125,7 +167,7 @@ proptest! {
             ..Default::default()
         };
         let chunk = v1::SampleChunk { n_positions: n, row_px: row.into(), signals: vec![signal], ..Default::default() };
-        prop_assert!(n == 0 || block_from_chunk(&chunk).is_err());
+        prop_assert!(n == 0 || blocks_from_chunk(&chunk).is_err());
     }
 
 }
@@ -204,6 +246,122 @@ fn gaps_come_back_as_they_went() {
     assert_eq!(gap_from_proto(&bad).unwrap_err().field, "electrons");
 }
 
+/// A block of scalars; `dwell_ns` 0: another for each position.
+fn small_block(sequence: u64, first: u64, frame: u32, n: usize, dwell_ns: u32) -> SampleBlock {
+    let ramp = |k: f32| (0..n).map(|i| i as f32 * k).collect::<Vec<_>>();
+    let dwells: Vec<u32> = (0..n as u32)
+        .map(|i| if dwell_ns == 0 { i } else { dwell_ns })
+        .collect();
+    SampleBlock {
+        sequence,
+        first_position: first,
+        frame,
+        t0_ns: 1_000_000 * sequence,
+        dwell_ns: PerPosition::from_slice(&dwells),
+        ..SampleBlock::ideal(
+            ramp(0.5),
+            ramp(-0.25),
+            6.25,
+            vec![Signal::Scalar(ramp(3.0))],
+        )
+    }
+}
+
+/// The positions of `block` from `from` on, as their own block.
+fn behind(block: &SampleBlock, from: u64) -> Option<SampleBlock> {
+    let cut = from.saturating_sub(block.first_position) as usize;
+    let n = block.len().checked_sub(cut).filter(|n| *n > 0)?;
+    let Signal::Scalar(values) = &block.signals[0] else {
+        panic!("not a scalar")
+    };
+    Some(SampleBlock {
+        first_position: block.first_position + cut as u64,
+        t0_ns: block.t0_ns + block.dwell_ns.sum(0..cut),
+        row: block.row[cut..].to_vec(),
+        col: block.col[cut..].to_vec(),
+        dwell_ns: block.dwell_ns.slice(cut..cut + n),
+        signals: vec![Signal::Scalar(values[cut..].to_vec())],
+        ..block.clone()
+    })
+}
+
+/// Adds `more` of the same block, which a chunk has cut.
+fn append(block: &mut SampleBlock, more: &SampleBlock) {
+    let n = block.len();
+    assert_eq!(more.first_position, block.first_position + n as u64);
+    assert_eq!(more.t0_ns, block.t0_ns + block.dwell_ns.sum(0..n));
+    let dwells: Vec<u32> = block
+        .dwell_ns
+        .iter(n)
+        .chain(more.dwell_ns.iter(more.len()))
+        .collect();
+    block.dwell_ns = PerPosition::from_slice(&dwells);
+    block.row.extend(&more.row);
+    block.col.extend(&more.col);
+    let (Signal::Scalar(values), Signal::Scalar(others)) =
+        (&mut block.signals[0], &more.signals[0])
+    else {
+        panic!("not scalars")
+    };
+    values.extend(others);
+}
+
+#[test]
+fn a_chunk_whose_blocks_begin_nowhere_in_it_is_refused() {
+    let mut gathering = Gathering::new(ChunkOptions {
+        wanted: vec![0],
+        ..options()
+    });
+    assert_eq!(gathering.add(&small_block(0, 0, 0, 5, 9), 0..u64::MAX), []);
+    let chunk = gathering.take().unwrap();
+    for starts in [&[0][..], &[5], &[2, 2], &[3, 1]] {
+        let start = |&position_idx| v1::BlockStart {
+            position_idx,
+            t0_ns: 0,
+        };
+        let chunk = v1::SampleChunk {
+            further_blocks: starts.iter().map(start).collect(),
+            ..chunk.clone()
+        };
+        let field = blocks_from_chunk(&chunk).unwrap_err().field;
+        assert_eq!(
+            field,
+            format!("further_blocks[{}].position_idx", starts.len() - 1)
+        );
+    }
+}
+
+#[test]
+fn a_gap_or_another_layout_ends_a_chunk() {
+    let paths = |block: SampleBlock| SampleBlock {
+        row_actual: block.row.clone(),
+        col_actual: block.col.clone(),
+        ..block
+    };
+    let with_gap = [small_block(0, 0, 0, 5, 9), small_block(1, 6, 0, 5, 9)];
+    let with_paths = [
+        small_block(0, 0, 0, 5, 9),
+        paths(small_block(1, 5, 0, 5, 9)),
+    ];
+    for blocks in [with_gap, with_paths] {
+        let mut gathering = Gathering::new(ChunkOptions {
+            wanted: vec![0],
+            ..options()
+        });
+        assert_eq!(gathering.add(&blocks[0], 0..u64::MAX), []);
+        let first = gathering.add(&blocks[1], 0..u64::MAX);
+        assert_eq!(
+            first
+                .iter()
+                .map(|chunk| chunk.n_positions)
+                .collect::<Vec<_>>(),
+            [5]
+        );
+        let second = blocks_from_chunk(&gathering.take().unwrap()).unwrap().0;
+        assert_eq!(second, blocks[1..]);
+    }
+}
+
 #[test]
 fn big_read_outs_are_cut_into_bounded_chunks() {
     use prost::Message as _;
@@ -234,7 +392,9 @@ fn big_read_outs_are_cut_into_bounded_chunks() {
         wanted: vec![0],
         omit_paths: false,
     };
-    let chunks = chunks_of_block(&block, 0..u64::MAX, &options);
+    let mut gathering = Gathering::new(options);
+    let mut chunks = gathering.add(&block, 0..u64::MAX);
+    chunks.extend(gathering.take());
     assert_eq!(chunks.iter().map(|c| c.n_positions).sum::<u32>(), n as u32);
     assert!(chunks.iter().all(|c| c.encoded_len() <= crate::CHUNK_BYTES));
 }

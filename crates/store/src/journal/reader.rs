@@ -114,6 +114,12 @@ impl<R: Read> JournalReader<R> {
         Ok(Some(record))
     }
 
+    /// Bytes from the start of the file to the record that comes next.
+    #[must_use]
+    pub const fn position(&self) -> u64 {
+        self.at
+    }
+
     /// How the journal ended; meaningful after [`Self::next_record`] answered `None`.
     #[must_use]
     pub const fn tail(&self) -> Tail {
