@@ -68,6 +68,8 @@ pub(super) struct EngineThread {
     estimates: bool,
     tick_at: Duration,
     status_at: Duration,
+    /// A blank is on its way: the word that the beam is off is told at once.
+    blank_awaited: bool,
     done: bool,
 }
 
@@ -95,6 +97,7 @@ impl EngineThread {
             estimates: false,
             tick_at: Duration::ZERO,
             status_at: Duration::ZERO,
+            blank_awaited: false,
             done: false,
         }
     }
@@ -146,6 +149,7 @@ impl EngineThread {
         let ticket = self.next_ticket;
         self.next_ticket += 1;
         self.answers.insert(ticket, request.answer);
+        self.blank_awaited |= matches!(request.command, Command::Blank);
         let event = Event::Command {
             command: request.command,
             epoch: request.epoch,
@@ -156,11 +160,15 @@ impl EngineThread {
 
     fn device(&mut self, event: hal::Event) {
         let now = self.now();
+        let is_off = matches!(&event, hal::Event::Status(status) if !status.beam_on);
         let (trip, event) = split_status(event, &mut self.known_trip);
         if let Some(trip) = trip {
             self.turn(Event::Device(trip), now);
         }
         self.turn(Event::Device(event), now);
+        if is_off && std::mem::take(&mut self.blank_awaited) {
+            self.publish(now, true);
+        }
     }
 
     fn word(&mut self, word: Event) {

@@ -309,6 +309,91 @@ fn a_part_that_panicked_blanks_says_so_and_works_again() {
     assert_eq!(ended.wait(), ["part"]);
 }
 
+/// A clock on which nothing is ever due.
+struct Frozen;
+
+impl Clock for Frozen {
+    fn now(&self) -> Duration {
+        Duration::ZERO
+    }
+
+    fn sleep(&self, _: Duration) {}
+
+    fn wall(&self) -> Duration {
+        Duration::ZERO
+    }
+}
+
+/// A controller that does nothing but say, when it is let, that the beam is off.
+struct Dark {
+    capabilities: Capabilities,
+    said: (Sender<Event>, Receiver<Event>),
+}
+
+impl ScanController for Dark {
+    fn capabilities(&self) -> &Capabilities {
+        &self.capabilities
+    }
+
+    fn split(self: Box<Self>) -> (Box<dyn Transmit>, Box<dyn Receive>) {
+        let out = Out {
+            events: self.said.0,
+            released: bounded(1).0,
+            arming: 0,
+            t_ns: 0,
+            fault: Fault::None,
+        };
+        (Box::new(out), Box::new(In(self.said.1)))
+    }
+}
+
+#[test]
+fn the_answer_to_a_blank_waits_for_no_other_status() {
+    let said = bounded(16);
+    let dark = Dark {
+        capabilities: capabilities(),
+        said: said.clone(),
+    };
+    let (engine, join) = start(
+        Config::default(),
+        Box::new(dark),
+        None,
+        column(),
+        Arc::new(Frozen),
+    )
+    .unwrap();
+    engine.blank().unwrap();
+    // The command is answered, and on this clock no status is due: only what may not wait is told.
+    let off = hal::ControllerStatus {
+        arming: None,
+        beam_on: false,
+        external_scan: true,
+        holding: false,
+        trip: None,
+        t_ns: 7,
+        next_position: 0,
+        unblanked_ns: 0,
+        underruns: 0,
+        longest_underrun_ns: 0,
+        crc_errors: 0,
+        retransmits: 0,
+        drift_ppm: None,
+    };
+    said.0.send(Event::Status(off)).unwrap();
+    let slot = engine.status_slot();
+    let mut version = 0;
+    let told = loop {
+        let latest = slot.wait(version, HANG).expect("the answer is told");
+        version = latest.version;
+        if let Some(controller) = &latest.value.controller {
+            break (controller.t_ns, latest.value.beam);
+        }
+    };
+    assert_eq!(told, (7, crate::Beam::Blanked));
+    engine.shutdown().unwrap();
+    assert!(join.wait().is_empty());
+}
+
 #[test]
 fn a_shutdown_gives_the_coils_back_once_the_beam_is_off() {
     let (released, told) = bounded(1);
