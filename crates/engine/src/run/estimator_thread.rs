@@ -18,8 +18,10 @@ use std::time::Duration;
 
 /// Length of a working turn: how long a block may wait to be absorbed.
 const TURN: Duration = Duration::from_millis(8);
-/// Estimates are published no more often.
-const PUBLISH_EVERY: Duration = Duration::from_millis(40);
+/// Estimates are published no more often: smooth to the eye.
+const PUBLISH_EVERY: Duration = Duration::from_millis(30);
+/// To take them may cost one part in so many of the time.
+const PUBLISH_SHARE: u32 = 5;
 /// Idle look-up.
 const LOOK_UP: Duration = Duration::from_millis(20);
 
@@ -182,7 +184,7 @@ impl Work {
         };
         let clock = &wires.shared.clock;
         let begun = clock.now();
-        let due = begun >= self.published + PUBLISH_EVERY.max(self.cost * 10);
+        let due = begun >= self.published + PUBLISH_EVERY.max(self.cost * PUBLISH_SHARE);
         let (op, mut estimate) = estimator.work(self.quota, false);
         let took = clock.now().saturating_sub(begun);
         record(records, op_record(op, clock.now()));
