@@ -42,23 +42,37 @@ export class Instrument extends EventTarget {
   }
 
   async once(signal) {
-    this.info ??= await this.service.call("InstrumentService/GetServerInfo", {}, signal);
+    // Who serves is asked while the stream begins: the first picture waits for neither.
+    const met = this.connected ? null : this.meet(signal);
+    met?.catch(() => this.stop.abort());
+    try {
+      await this.listen(signal);
+    } catch (error) {
+      // Where the service does not answer, or refuses, its word about that is the cause.
+      await met;
+      throw error;
+    }
+  }
+
+  async listen(signal) {
     const detectors = this.asked.detector ? [this.asked.detector] : [];
     // Only what is looked at: what is not sent is not decoded, and the page stays quick for the hand on Blank.
     const previews = { planes: [this.asked.plane], detectors, max_rate_hz: 15, encoding: "F32", max_side_px: 1024 };
     const request = { previews, acquisition: this.asked.acquisition, max_rate_hz: 10 };
     for await (const event of this.service.stream("MonitorService/Monitor", request, signal)) {
       this.heard = performance.now();
-      if (!this.connected) await this.reconnected(signal);
       if (event.status) this.take(event.status);
       if (event.acquisition) this.takeAcquisition(event.acquisition);
       if (event.preview) this.tell("preview", event.preview);
     }
   }
 
-  async reconnected(signal) {
-    const info = await this.service.call("InstrumentService/GetServerInfo", {}, signal);
-    const { capabilities } = await this.service.call("InstrumentService/GetCapabilities", {}, signal);
+  async meet(signal) {
+    const [info, { capabilities }] = await Promise.all([
+      this.service.call("InstrumentService/GetServerInfo", {}, signal),
+      this.service.call("InstrumentService/GetCapabilities", {}, signal),
+    ]);
+    this.heard = performance.now();
     Object.assign(this, { info, capabilities, connected: true });
     this.tell("connected", info);
   }

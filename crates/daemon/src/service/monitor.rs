@@ -37,6 +37,8 @@ struct Panel {
     period: Duration,
     shown: Option<String>,
     painter: Option<Painter>,
+    /// Wakes when there is another picture.
+    pictures: Option<Wake>,
     status_version: Option<u64>,
     acquisition: Option<Arc<engine::Acquisition>>,
     final_sent: bool,
@@ -73,6 +75,7 @@ impl MonitorService for Monitors {
             period,
             shown: None,
             painter: None,
+            pictures: None,
             status_version: None,
             acquisition: None,
             final_sent: false,
@@ -106,20 +109,26 @@ async fn run(mut panel: Panel, sender: Sender) {
         if let Some(period) = paint_period
             && now >= paint_due
         {
-            paint_due = now + period;
-            if !panel.paint(&sender).await {
-                return;
+            match panel.paint(&sender).await {
+                Some(true) => paint_due = now + period,
+                // Nothing new: the next one goes as soon as it is there.
+                Some(false) => {}
+                None => return,
             }
         }
-        // Statuses come in quick succession while a scan runs; the client's rates decide.
-        let due = if paint_period.is_some() {
-            tell_due.min(paint_due)
-        } else {
-            tell_due
-        };
-        tokio::time::sleep_until(due).await;
-        wake.wait(Duration::from_millis(100)).await;
+        // Statuses and estimates come in quick succession while a scan runs; the client's rates decide.
+        let pictures = panel.pictures.as_ref();
+        tokio::select! {
+            () = next(&wake, tell_due) => {}
+            () = async { next(pictures.expect("asked for where there are some"), paint_due).await }, if pictures.is_some() => {}
+        }
     }
+}
+
+/// Returns when something is new, not before `due`, at the latest some time after it.
+async fn next(wake: &Wake, due: Instant) {
+    tokio::time::sleep_until(due).await;
+    wake.wait(Duration::from_millis(100)).await;
 }
 
 impl Panel {
@@ -131,6 +140,7 @@ impl Panel {
         };
         if id != self.shown {
             self.painter = None;
+            self.pictures = None;
             self.acquisition = None;
             self.final_sent = false;
             self.shown = id;
@@ -138,6 +148,7 @@ impl Panel {
         // Before the start of an acquisition there is nothing to paint: asked again each time.
         if let (None, Some(id), Some(options)) = (&self.painter, &self.shown, &self.previews) {
             self.painter = Painter::new(self.shared.clone(), &self.maps, id, options).ok();
+            self.pictures = self.painter.as_ref().map(Painter::wake);
         }
     }
 
@@ -170,10 +181,10 @@ impl Panel {
         send(sender, Event::Acquisition(message)).await
     }
 
-    /// Sends the newest picture; false when nobody listens.
-    async fn paint(&mut self, sender: &Sender) -> bool {
+    /// Sends the newest picture where it is new, and answers whether it was; `None` when nobody listens.
+    async fn paint(&mut self, sender: &Sender) -> Option<bool> {
         let Some(mut painter) = self.painter.take() else {
-            return true;
+            return Some(false);
         };
         let is_over = painter.is_over();
         let is_final = is_over && !self.final_sent;
@@ -181,18 +192,16 @@ impl Panel {
             let frame = painter.paint(is_final);
             (painter, frame)
         });
-        let Ok((painter, frame)) = painted.await else {
-            return false;
-        };
+        let (painter, frame) = painted.await.ok()?;
         self.painter = Some(painter);
         self.final_sent |= is_over;
         match frame {
-            Ok(Some(frame)) => send(sender, Event::Preview(frame)).await,
-            Ok(None) => true,
+            Ok(Some(frame)) => send(sender, Event::Preview(frame)).await.then_some(true),
+            Ok(None) => Some(false),
             Err(status) => {
                 // The stream ends with it; whether anybody listens no longer matters.
                 let _ = sender.send(Err(status)).await;
-                false
+                None
             }
         }
     }
