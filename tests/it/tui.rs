@@ -28,6 +28,11 @@ struct Terminal {
 impl Terminal {
     /// `beamwright tui` on `server`.
     fn open(bench: &Bench, server: &str) -> Self {
+        Self::planning(bench, server, &[])
+    }
+
+    /// The same, with options for what the key `s` starts.
+    fn planning(bench: &Bench, server: &str, plan: &[&str]) -> Self {
         let master = openpt(OpenptFlags::RDWR | OpenptFlags::NOCTTY).unwrap();
         grantpt(&master).unwrap();
         unlockpt(&master).unwrap();
@@ -41,7 +46,7 @@ impl Terminal {
         let path = ptsname(&master, Vec::new()).unwrap().into_string().unwrap();
         let open = || File::options().read(true).write(true).open(&path).unwrap();
         let line: OwnedFd = open().into();
-        let viewer = bench.begin_on(&["tui", "--server", server], open);
+        let viewer = bench.begin_on(&[&["tui", "--server", server], plan].concat(), open);
         let keyboard = File::from(master);
         let (drawn, mut screen) = (
             Arc::new(Mutex::new(String::new())),
@@ -215,6 +220,74 @@ fn abort_asks_first_and_keeps_what_was_recorded() {
     terminal.press("\u{3}"); // Ctrl-C
     let (ended, is_restored) = terminal.end();
     assert_eq!((ended.code, is_restored), (Some(0), true), "{ended:?}");
+}
+
+#[test]
+fn an_operator_takes_control_starts_and_gives_it_back_which_blanks() {
+    let desk = Desk::new();
+    let plan = ["--pixels", "256", "--frames", "100000"];
+    let mut terminal = Terminal::planning(&desk.bench, &desk.served.url, &plan);
+    terminal.see("no acquisition yet");
+    terminal.press("s");
+    terminal.see("take control first: t");
+    terminal.press("t");
+    terminal.see("control  held here");
+    terminal.press("s");
+    terminal.see("Start? ");
+    assert_eq!(desk.status()["acquisition"], serde_json::Value::Null);
+    terminal.press("y");
+    terminal.see("state    running");
+    terminal.press("p");
+    terminal.see("state    paused");
+    terminal.press("r");
+    terminal.see("state    running");
+    terminal.press("g");
+    terminal.see("Give control back? y blanks the beam");
+    terminal.press("y");
+    terminal.see("control is given back");
+    terminal.see("state    tripped");
+    let status = desk.status();
+    assert_eq!(
+        (&status["beam"], &status["lease"]["held"]),
+        (&"blanked".into(), &false.into())
+    );
+    terminal.press("t");
+    terminal.see("control  held here");
+    terminal.press("ay");
+    terminal.see("state    aborted");
+    terminal.press("q");
+    let (ended, is_restored) = terminal.end();
+    assert_eq!((ended.code, is_restored), (Some(0), true), "{ended:?}");
+    assert_eq!(
+        desk.status()["lease"]["held"],
+        false,
+        "leaving gives control back"
+    );
+}
+
+#[test]
+fn control_of_somebody_else_is_taken_only_when_asked_twice() {
+    let desk = Desk::new();
+    let holder = acquire(&desk);
+    let mut terminal = Terminal::open(&desk.bench, &desk.served.url);
+    terminal.see("control  beamwright cli");
+    terminal.press("t");
+    terminal.see("has control. y asks for it");
+    terminal.press("x");
+    terminal.press("p");
+    terminal.see("state    paused");
+    terminal.see("control  beamwright cli");
+    terminal.press("tf");
+    terminal.see("control  held here");
+    assert_eq!(holder.end().code, Some(4));
+    terminal.viewer.terminate();
+    let (ended, is_restored) = terminal.end();
+    assert_eq!((ended.code, is_restored), (Some(0), true), "{ended:?}");
+    let status = desk.status();
+    assert_eq!(
+        (&status["beam"], &status["lease"]["held"]),
+        (&"blanked".into(), &false.into())
+    );
 }
 
 #[test]

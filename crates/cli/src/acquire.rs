@@ -1,13 +1,15 @@
 //! `acquire` and `view`: from options to an acquisition on a server, followed to its end.
 
-use crate::args::{AcquireArgs, PlanArgs, ViewArgs};
+use crate::args::{AcquireArgs, FieldArgs, PlanArgs, ViewArgs};
 use crate::failure::Failure;
 use crate::follow::{
     Follower, LOOK_AGAIN, advice, dose, next_picture, pictures, show_prediction, state,
 };
 use crate::output::{Output, count, seconds};
 use crate::{lease_file, online, plan};
-use client::{Acquisition, AcquisitionState, AcquisitionStream, Client, Lease, PlanRequest};
+use client::{
+    Acquisition, AcquisitionState, AcquisitionStream, Capabilities, Client, Lease, PlanRequest,
+};
 use domain::{Detached, DetectorName, DoseLimits, Grid, Invalid, PlanKind, StopRule};
 use serde_json::{Value, json};
 use std::path::Path;
@@ -16,15 +18,11 @@ use std::time::Duration;
 
 /// Runs `beamwright acquire`.
 pub(crate) async fn acquire(args: AcquireArgs, output: &Output) -> Result<(), Failure> {
-    one_exposure(&args.plan)?;
     let client = online::connect(&args.server).await?;
     let capabilities = client.capabilities().await?;
-    let (field, region) = online::field(&args.field, &capabilities)?;
-    let list = read_list(args.plan.list.as_deref(), field.grid)?;
-    let mut plan = plan::plan(&args.plan, field, &capabilities.default_detectors, list)?;
-    let detach = args.detach_s.map(|s| detached(s, &plan.limits));
-    plan.detached = detach.transpose()?;
-    let request = PlanRequest { plan, region };
+    let mut request = planned(&args.field, &args.plan, &capabilities)?;
+    let detach = args.detach_s.map(|s| detached(s, &request.plan.limits));
+    request.plan.detached = detach.transpose()?;
     if args.dry_run {
         let dry = client.validate(&request).await?;
         if let (false, Some(prediction)) = (output.json, &dry.prediction) {
@@ -40,6 +38,19 @@ pub(crate) async fn acquire(args: AcquireArgs, output: &Output) -> Result<(), Fa
     })
     .await?;
     finished(&ended)
+}
+
+/// The plan that the options ask for.
+pub(crate) fn planned(
+    field: &FieldArgs,
+    plan: &PlanArgs,
+    capabilities: &Capabilities,
+) -> Result<PlanRequest, Failure> {
+    one_exposure(plan)?;
+    let (field, region) = online::field(field, capabilities)?;
+    let list = read_list(plan.list.as_deref(), field.grid)?;
+    let plan = plan::plan(plan, field, &capabilities.default_detectors, list)?;
+    Ok(PlanRequest { plan, region })
 }
 
 /// Runs `beamwright view`.

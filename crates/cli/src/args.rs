@@ -73,8 +73,8 @@ pub(crate) enum Verb {
     View(ViewArgs),
     /// Follow an acquisition
     Watch(IdArgs),
-    /// Live view in the terminal: picture, progress and dose, with keys for blank, pause and abort
-    Tui(ServerArgs),
+    /// Live view in the terminal: picture, progress and dose, with keys for control, start, pause, blank and abort
+    Tui(TuiArgs),
     /// What the instrument is doing
     Status(ServerArgs),
     /// Acquisitions on the server
@@ -472,6 +472,17 @@ pub(crate) struct AcquireArgs {
     /// Go on without this client, for at most so many seconds, within --max-electrons or --max-dose-e-per-a2
     #[arg(long, allow_negative_numbers = true)]
     pub(crate) detach_s: Option<f64>,
+    #[command(flatten)]
+    pub(crate) server: ServerArgs,
+}
+
+/// What the key `s` starts is planned as for `acquire`.
+#[derive(Debug, Args)]
+pub(crate) struct TuiArgs {
+    #[command(flatten)]
+    pub(crate) field: FieldArgs,
+    #[command(flatten)]
+    pub(crate) plan: PlanArgs,
     #[command(flatten)]
     pub(crate) server: ServerArgs,
 }

@@ -307,3 +307,22 @@ pub(crate) fn show_prediction(output: &Output, prediction: &Prediction) {
         output.line(format!("    warning: {warning}"));
     }
 }
+
+/// What a plan will cost, in a line.
+pub(crate) fn in_short(prediction: &Prediction) -> String {
+    let dose = match (prediction.electrons_dwell, prediction.dose_e_per_a2) {
+        (_, Some(mean)) => format!("{mean:.3} e⁻/Å²"),
+        (Some(dwell), None) => {
+            let outside = prediction.electrons_outside.unwrap_or_default();
+            format!("{} e⁻", count(dwell + outside))
+        }
+        (None, None) => "dose unknown".to_owned(),
+    };
+    format!(
+        "{} of {} pixels, {} each: {}, {dose}",
+        count(prediction.n_positions as f64),
+        count(prediction.n_pixels as f64),
+        seconds(prediction.dwell_ns as f64 * 1e-9),
+        seconds(prediction.scan_time_s),
+    )
+}

@@ -7,6 +7,9 @@ use std::time::Duration;
 
 use crate::failure::Failure;
 
+/// After so long without a heartbeat control is lost.
+const TIME_TO_LIVE: Duration = Duration::from_secs(2);
+
 /// Removes the file when dropped.
 pub(crate) struct LeaseFile(Option<(PathBuf, String)>);
 
@@ -54,13 +57,29 @@ async fn give_back<T>(
 
 /// Takes the control lease and lets other terminals of this user act under it.
 pub(crate) async fn take(client: &Client) -> Result<(Lease, LeaseFile), Failure> {
+    let lease = client.acquire_lease(&holder(), TIME_TO_LIVE).await?;
+    let file = write(client, &lease);
+    Ok((lease, file))
+}
+
+/// The same, from whoever holds it: asked for, or by force.
+pub(crate) async fn take_over(
+    client: &Client,
+    reason: &str,
+    force: bool,
+) -> Result<(Lease, LeaseFile), Failure> {
     let lease = client
-        .acquire_lease(&holder(), Duration::from_secs(2))
+        .take_over_lease(&holder(), TIME_TO_LIVE, reason, force)
         .await?;
+    let file = write(client, &lease);
+    Ok((lease, file))
+}
+
+fn write(client: &Client, lease: &Lease) -> LeaseFile {
     let path = path(client.server());
     let text = format!("{} {}", lease.id(), lease.epoch());
     let written = write_private(&path, &text).is_ok();
-    Ok((lease, LeaseFile(written.then_some((path, text)))))
+    LeaseFile(written.then_some((path, text)))
 }
 
 /// The lease that another terminal of this user keeps alive.

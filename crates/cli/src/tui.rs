@@ -2,8 +2,10 @@
 //!
 //! One loop owns the screen and the [`Model`]: it hears keys, what the service tells, and signals, and draws. Tasks carry
 //! news in and commands out, so that a slow command never keeps Blank waiting: each key press has a task of its own.
-//! Leaving, whatever for, changes nothing about the scan and gives the terminal back as it was.
+//! Leaving, whatever for, gives the terminal back as it was, and control where the view has taken it, which blanks; nothing
+//! else about the scan changes.
 
+mod deeds;
 mod follow;
 mod model;
 mod screen;
@@ -11,17 +13,18 @@ mod screen;
 mod tests;
 mod view;
 
-use crate::args::ServerArgs;
+use crate::acquire;
+use crate::args::TuiArgs;
 use crate::failure::Failure;
-use crate::lease_file;
 use crate::online;
-use crate::output::seconds;
-use client::{Client, Lease};
+use client::Client;
+use deeds::{Hand, carry_out};
 use domain::{Clock as _, MonotonicClock};
-use model::{Command, Deed, Model, News};
+use model::{Deed, Model};
 use ratatui::crossterm::event::{Event, KeyEventKind, read};
 use screen::Screen;
 use std::io::IsTerminal as _;
+use std::sync::Arc;
 use std::time::Duration;
 use tokio::sync::mpsc;
 use tokio::task::JoinSet;
@@ -34,18 +37,28 @@ const KEYS: usize = 64;
 const TICK: Duration = Duration::from_millis(250);
 
 /// Runs `beamwright tui` until somebody leaves it.
-pub(crate) async fn tui(args: ServerArgs) -> Result<(), Failure> {
+pub(crate) async fn tui(args: TuiArgs) -> Result<(), Failure> {
     if !(std::io::stdout().is_terminal() && std::io::stdin().is_terminal()) {
         let text = "tui needs a terminal; `beamwright watch` follows an acquisition without one";
         return Err(Failure::NotFound(text.to_owned()));
     }
-    let client = online::connect(&args).await?;
+    let client = online::connect(&args.server).await?;
+    let capabilities = client.capabilities().await?;
+    let plan = acquire::planned(&args.field, &args.plan, &capabilities)?;
+    let hand = Arc::new(Hand::new(client.clone(), plan));
+    let seen = look(&client, &hand).await;
+    hand.let_go().await;
+    seen
+}
+
+/// Shows, hears and acts until somebody leaves.
+async fn look(client: &Client, hand: &Arc<Hand>) -> Result<(), Failure> {
     let mut left = std::pin::pin!(screen::ended()?);
     let mut screen = Screen::enter()?;
     let mut keys = keyboard();
     let (tell, mut news) = mpsc::channel(NEWS);
     let mut tasks = JoinSet::new();
-    follow::start(&mut tasks, &client, &tell);
+    follow::start(&mut tasks, client, &tell);
     let clock = MonotonicClock::new();
     let mut model = Model::new(client.server());
     let mut ticks = tokio::time::interval(TICK);
@@ -58,7 +71,7 @@ pub(crate) async fn tui(args: ServerArgs) -> Result<(), Failure> {
                     Some(Deed::Leave) => return Ok(()),
                     Some(Deed::Send(command)) => {
                         let id = model.acquisition_id();
-                        tasks.spawn(carry_out(client.clone(), command, id, tell.clone()));
+                        tasks.spawn(carry_out(hand.clone(), command, id, tell.clone()));
                     }
                     None => {}
                 },
@@ -88,61 +101,4 @@ fn keyboard() -> mpsc::Receiver<Event> {
         }
     });
     told
-}
-
-/// Does what a key asked for, and tells how it went.
-async fn carry_out(client: Client, command: Command, id: Option<String>, tell: mpsc::Sender<News>) {
-    let done = match command {
-        Command::Blank => blank(&client).await,
-        command => match id {
-            Some(id) => on_acquisition(&client, command, &id).await,
-            None => Err(Failure::NotFound("there is no acquisition".to_owned())),
-        },
-    };
-    // Nobody listens when the view has been left.
-    let _gone = tell
-        .send(match done {
-            Ok(text) => News::Done(text),
-            Err(failure) => News::Refused(failure.to_string()),
-        })
-        .await;
-}
-
-async fn blank(client: &Client) -> Result<String, Failure> {
-    let blanked = client.blank("blanked in the terminal view").await?;
-    let latency = seconds(blanked.latency_us as f64 * 1e-6);
-    Ok(match (blanked.parked_unblanked, blanked.trip) {
-        (true, _) => {
-            "there is no blanker: the beam is parked off the field and burns there".to_owned()
-        }
-        (false, Some(trip)) => format!(
-            "blanked after {latency}; c clears trip {}, then r resumes",
-            trip.cause_id
-        ),
-        (false, None) => format!("blanked after {latency}"),
-    })
-}
-
-async fn on_acquisition(client: &Client, command: Command, id: &str) -> Result<String, Failure> {
-    if command == Command::Resume && lease_file::kept(client).await?.is_none() {
-        // Control that is taken for one call and given back would blank what has just been resumed.
-        let text = "to resume, keep control: `beamwright control take` in another terminal, then r";
-        return Err(Failure::NotFound(text.to_owned()));
-    }
-    lease_file::under_borrowed(client, async |lease: &Lease| {
-        match command {
-            Command::Pause => drop(client.pause(lease, id).await?),
-            Command::Resume => drop(client.resume(lease, id).await?),
-            Command::Abort => drop(
-                client
-                    .abort(Some(lease), id, "aborted in the terminal view")
-                    .await?,
-            ),
-            Command::ClearTrip(cause) => drop(client.clear_trip(lease, cause).await?),
-            Command::Blank => {}
-        }
-        Ok(())
-    })
-    .await?;
-    Ok(command.done().to_owned())
 }

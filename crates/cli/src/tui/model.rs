@@ -14,6 +14,10 @@ pub(super) enum News {
     Picture(String, Preview),
     /// The connection is lost, and why.
     Lost(String),
+    /// Whether the view itself holds control.
+    Control(bool),
+    /// What starting would take, to be confirmed.
+    Predicted(String),
     /// A command did what it should.
     Done(String),
     /// A command did not.
@@ -24,6 +28,16 @@ pub(super) enum News {
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(super) enum Command {
     Blank,
+    /// Control that nobody holds.
+    Take,
+    /// From who holds it: asked for, or by force.
+    TakeOver {
+        force: bool,
+    },
+    GiveBack,
+    /// What starting would take.
+    Predict,
+    Start,
     Pause,
     Resume,
     Abort,
@@ -36,6 +50,10 @@ impl Command {
     pub(super) const fn done(self) -> &'static str {
         match self {
             Self::Blank => "blanked",
+            Self::Take | Self::TakeOver { .. } => "control is taken",
+            Self::GiveBack => "control is given back; the beam is blanked",
+            Self::Predict => "predicted",
+            Self::Start => "started",
             Self::Pause => {
                 "pausing: what the controller holds is exposed, then the beam is blanked"
             }
@@ -51,6 +69,49 @@ impl Command {
 pub(super) enum Deed {
     Send(Command),
     Leave,
+}
+
+/// What the next key answers.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub(super) enum Question {
+    Abort,
+    /// Who holds control.
+    TakeOver(String),
+    GiveBack,
+    Leave,
+    /// What it would take.
+    Start(String),
+}
+
+impl Question {
+    /// What is done where it is answered with yes.
+    const fn yes(&self) -> Command {
+        match self {
+            Self::Abort => Command::Abort,
+            Self::TakeOver(_) => Command::TakeOver { force: false },
+            Self::GiveBack | Self::Leave => Command::GiveBack,
+            Self::Start(_) => Command::Start,
+        }
+    }
+
+    /// As the operator reads it.
+    pub(super) fn text(&self) -> String {
+        match self {
+            Self::Abort => {
+                "Abort? y ends the scan and keeps what was recorded; any other key goes on.".to_owned()
+            }
+            Self::TakeOver(holder) => format!(
+                "{holder} has control. y asks for it, which may be declined for 10 s; f takes it by force (admins); any other key leaves it."
+            ),
+            Self::GiveBack => {
+                "Give control back? y blanks the beam, and the scan waits for whoever takes control; any other key goes on.".to_owned()
+            }
+            Self::Leave => {
+                "Leave? y gives control back: the beam is blanked, the scan waits for whoever takes control; any other key stays.".to_owned()
+            }
+            Self::Start(what) => format!("Start? {what}. y starts, any other key does not."),
+        }
+    }
 }
 
 /// What was last said to the operator.
@@ -71,8 +132,9 @@ pub(super) struct Model {
     /// Why there is no connection.
     pub(super) lost: Option<String>,
     pub(super) said: Option<Said>,
-    /// Whether the next key answers the question whether to abort.
-    pub(super) asks_abort: bool,
+    /// Whether the view itself holds control.
+    pub(super) holds: bool,
+    pub(super) asked: Option<Question>,
 }
 
 impl Model {
@@ -84,7 +146,8 @@ impl Model {
             picture: None,
             lost: None,
             said: None,
-            asks_abort: false,
+            holds: false,
+            asked: None,
         }
     }
 
@@ -106,6 +169,12 @@ impl Model {
                     self.picture = Some((picture, now));
                 }
             }
+            News::Control(holds) => self.holds = holds,
+            // Another question stays: its answer must not start anything.
+            News::Predicted(text) if self.asked.is_none() => {
+                self.asked = Some(Question::Start(text));
+            }
+            News::Predicted(_) => {}
             News::Lost(cause) => self.lost = Some(cause),
             News::Done(text) => self.said = Some(Said::Good(text)),
             News::Refused(text) => self.said = Some(Said::Bad(text)),
@@ -126,7 +195,7 @@ impl Model {
             }
             _ => {
                 self.picture = None;
-                self.asks_abort = false;
+                self.asked.take_if(|asked| *asked == Question::Abort);
             }
         }
         self.acquisition = Some(told);
@@ -137,25 +206,52 @@ impl Model {
         if key.modifiers.contains(KeyModifiers::CONTROL) {
             return (key.code == KeyCode::Char('c')).then_some(Deed::Leave);
         }
-        let asked = std::mem::take(&mut self.asks_abort);
-        let command = match key.code {
-            KeyCode::Char('b' | 'B') | KeyCode::Esc => Command::Blank,
-            KeyCode::Char('y') if asked => Command::Abort,
-            KeyCode::Char('q') => return Some(Deed::Leave),
-            KeyCode::Char('p') => Command::Pause,
-            KeyCode::Char('r') => Command::Resume,
-            KeyCode::Char('c') => Command::ClearTrip(self.status.as_ref()?.trip.as_ref()?.cause_id),
-            KeyCode::Char('a') => {
-                self.asks_abort = self
-                    .acquisition
-                    .as_ref()
-                    .is_some_and(|a| !a.state.is_final());
-                return None;
+        let asked = self.asked.take();
+        let command = match (key.code, asked) {
+            (KeyCode::Char('b' | 'B') | KeyCode::Esc, _) => Command::Blank,
+            (KeyCode::Char('y'), Some(Question::Leave)) => return Some(Deed::Leave),
+            (KeyCode::Char('y'), Some(question)) => question.yes(),
+            (KeyCode::Char('f'), Some(Question::TakeOver(_))) => Command::TakeOver { force: true },
+            (KeyCode::Char('q'), _) if self.holds && self.is_under_way() => {
+                return self.ask(Question::Leave);
             }
+            (KeyCode::Char('q'), _) => return Some(Deed::Leave),
+            (KeyCode::Char('t'), _) => match self.other_holder() {
+                Some(holder) => return self.ask(Question::TakeOver(holder)),
+                None => Command::Take,
+            },
+            (KeyCode::Char('g'), _) if self.holds && self.is_under_way() => {
+                return self.ask(Question::GiveBack);
+            }
+            (KeyCode::Char('g'), _) => Command::GiveBack,
+            (KeyCode::Char('s'), _) => Command::Predict,
+            (KeyCode::Char('p'), _) => Command::Pause,
+            (KeyCode::Char('r'), _) => Command::Resume,
+            (KeyCode::Char('c'), _) => {
+                Command::ClearTrip(self.status.as_ref()?.trip.as_ref()?.cause_id)
+            }
+            (KeyCode::Char('a'), _) if self.is_under_way() => return self.ask(Question::Abort),
             _ => return None,
         };
         self.said = None;
         Some(Deed::Send(command))
+    }
+
+    fn ask(&mut self, question: Question) -> Option<Deed> {
+        self.asked = Some(question);
+        None
+    }
+
+    /// Whether there is an acquisition that has not ended.
+    fn is_under_way(&self) -> bool {
+        let acquisition = self.acquisition.as_ref();
+        acquisition.is_some_and(|a| !a.state.is_final())
+    }
+
+    /// Who else holds control.
+    fn other_holder(&self) -> Option<String> {
+        let lease = &self.status.as_ref()?.lease;
+        (lease.held && !self.holds).then(|| lease.holder.clone())
     }
 
     /// How old the picture is at `now`.

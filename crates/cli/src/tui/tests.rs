@@ -1,6 +1,6 @@
 //! The model and the view without a service: what keys mean, and what is on the screen.
 
-use super::model::{Command, Deed, Model, News};
+use super::model::{Command, Deed, Model, News, Question};
 use super::view::draw;
 use client::{
     Acquisition, AcquisitionState, AllowedDose, Dose, LeaseInfo, LoopMetrics, Picture, Plane,
@@ -221,7 +221,7 @@ fn every_size_of_terminal_keeps_blank_and_the_beam() {
 fn blank_is_one_key_away_whatever_is_on_the_screen() {
     let mut asking = model();
     press(&mut asking, KeyCode::Char('a'));
-    assert!(asking.asks_abort);
+    assert_eq!(asking.asked, Some(Question::Abort));
     let mut lost = model();
     lost.hear(News::Lost("gone".to_owned()), NOW);
     let mut empty = Model::new("x");
@@ -257,7 +257,85 @@ fn abort_asks_and_only_y_does_it() {
     ended.state = AcquisitionState::Finished;
     model.hear(News::Acquisition(ended), NOW);
     press(&mut model, KeyCode::Char('a'));
-    assert!(!model.asks_abort, "there is nothing to abort");
+    assert_eq!(model.asked, None, "there is nothing to abort");
+}
+
+fn free() -> Status {
+    let mut free = status();
+    free.lease.held = false;
+    free
+}
+
+#[test]
+fn control_of_somebody_else_is_asked_for_and_free_control_is_taken() {
+    let mut model = model();
+    let mut answer = |key: char| {
+        assert_eq!(press(&mut model, KeyCode::Char('t')), None);
+        assert!(text(&model, 110, 30).contains("anna's terminal has control. y asks for it"));
+        press(&mut model, KeyCode::Char(key))
+    };
+    let take = |force| Some(Deed::Send(Command::TakeOver { force }));
+    assert_eq!((answer('y'), answer('f')), (take(false), take(true)));
+    assert_eq!(answer('x'), None);
+    assert_eq!(
+        press(&mut model, KeyCode::Char('f')),
+        None,
+        "nothing was asked"
+    );
+    model.hear(News::Status(free()), NOW);
+    let taken = press(&mut model, KeyCode::Char('t'));
+    assert_eq!(taken, Some(Deed::Send(Command::Take)));
+}
+
+#[test]
+fn control_is_given_back_at_once_only_where_nothing_is_under_way() {
+    let mut model = model();
+    model.hear(News::Control(true), NOW);
+    assert!(text(&model, 110, 30).contains("g give control back"));
+    let give = Some(Deed::Send(Command::GiveBack));
+    for (key, question) in [('g', "y blanks the beam"), ('q', "the beam is blanked")] {
+        assert_eq!(press(&mut model, KeyCode::Char(key)), None);
+        assert!(text(&model, 200, 30).contains(question));
+        assert_eq!(
+            press(&mut model, KeyCode::Char('x')),
+            None,
+            "any other key goes on"
+        );
+    }
+    press(&mut model, KeyCode::Char('q'));
+    assert_eq!(press(&mut model, KeyCode::Char('y')), Some(Deed::Leave));
+    press(&mut model, KeyCode::Char('g'));
+    assert_eq!(press(&mut model, KeyCode::Char('y')), give);
+    let mut ended = acquisition();
+    ended.state = AcquisitionState::Finished;
+    model.hear(News::Acquisition(ended), NOW);
+    assert_eq!(press(&mut model, KeyCode::Char('g')), give);
+    assert_eq!(press(&mut model, KeyCode::Char('q')), Some(Deed::Leave));
+}
+
+#[test]
+fn what_starting_takes_is_shown_and_only_y_starts() {
+    let mut model = model();
+    let send = |command| Some(Deed::Send(command));
+    assert_eq!(
+        press(&mut model, KeyCode::Char('s')),
+        send(Command::Predict)
+    );
+    let told = || News::Predicted("6554 of 65.5 k pixels".to_owned());
+    model.hear(told(), NOW);
+    assert!(text(&model, 110, 30).contains("Start? 6554 of 65.5 k pixels. y starts"));
+    assert_eq!(press(&mut model, KeyCode::Char('n')), None);
+    assert_eq!(
+        press(&mut model, KeyCode::Char('y')),
+        None,
+        "the question is gone"
+    );
+    model.hear(told(), NOW);
+    assert_eq!(press(&mut model, KeyCode::Char('y')), send(Command::Start));
+    // A question that was asked before is what the next key answers.
+    press(&mut model, KeyCode::Char('a'));
+    model.hear(told(), NOW);
+    assert_eq!(press(&mut model, KeyCode::Char('y')), send(Command::Abort));
 }
 
 #[test]

@@ -123,6 +123,11 @@ fn facts_of(model: &Model, now: Duration) -> Vec<Line<'_>> {
         } else {
             lease.phase.clone()
         };
+        let holder = if model.holds {
+            "held here".to_owned()
+        } else {
+            holder
+        };
         lines.push(fact("control  ", holder));
         if let Some(takeover) = &lease.takeover {
             lines.push(fact("wanted   ", takeover.clone()).yellow());
@@ -218,11 +223,8 @@ fn said_last(model: &Model) -> Paragraph<'_> {
             ),
             alarm,
         )
-    } else if model.asks_abort {
-        Line::styled(
-            "Abort? y ends the scan and keeps what was recorded; any other key goes on.",
-            alarm,
-        )
+    } else if let Some(question) = &model.asked {
+        Line::styled(question.text(), alarm)
     } else if let Some(Said::Bad(text)) = &model.said {
         Line::styled(text.as_str(), Style::new().fg(Color::LightRed))
     } else if let Some(Said::Good(text)) = &model.said {
@@ -242,7 +244,13 @@ fn key_line(model: &Model) -> Line<'static> {
         .add_modifier(Modifier::BOLD);
     let mut spans = vec![Span::styled(" b BLANK ", blank)];
     let is_tripped = model.status.as_ref().is_some_and(|s| s.trip.is_some());
+    let control = match model.holds {
+        true => ("g", "give control back"),
+        false => ("t", "take control"),
+    };
     for (key, what) in [
+        control,
+        ("s", "start"),
         ("p", "pause"),
         ("r", "resume"),
         ("a", "abort"),
