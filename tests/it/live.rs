@@ -1,5 +1,5 @@
-//! Real processes that are killed. The beam is judged by the ticks of the simulated controller,
-//! records by the position codes in them, never by the wall's clock, which is only told.
+//! Real processes that are killed, frozen, cut off and left without room. The beam is judged by the ticks of the simulated
+//! controller, records by the position codes in them, never by the wall's clock, which is only told.
 //!
 //! `BEAMWRIGHT_TIMES=10` does everything ten times as often.
 
@@ -8,11 +8,17 @@
     reason = "it tells what was lost and how long it took"
 )]
 
+mod clients;
+mod descriptors;
+mod disks;
+pub(crate) mod links;
+mod services;
+
 use crate::process::{Bench, Firmware, HANG};
-use client::{Client, Error, Lease, PlanRequest, Status};
+use client::{Acquisition, AcquisitionState, Client, Error, Lease, PlanRequest, Status};
 use domain::{
-    Clock, DetectorName, DwellTime, Exposure, Fraction, Grid, MonotonicClock, Order, Pattern,
-    Pitch, Plan, ScanField,
+    Clock, DetectorName, DwellTime, Estimator, Exposure, Fraction, Grid, MonotonicClock, Order,
+    Pattern, Pitch, Plan, ScanField,
 };
 use std::path::{Path, PathBuf};
 use std::time::Duration;
@@ -21,21 +27,22 @@ const SIDE: u32 = 256;
 const WATCHDOG_MS: u64 = 100;
 
 /// How often, unless `BEAMWRIGHT_TIMES` asks for more.
-fn times(n: usize) -> usize {
+pub(crate) fn times(n: usize) -> usize {
     let factor = std::env::var("BEAMWRIGHT_TIMES").map_or(1, |text| text.parse().unwrap());
     n * factor
 }
 
 /// Numbers of 0 to 1 that are the same every time.
-fn chance(seed: u64, n: usize) -> f64 {
+pub(crate) fn chance(seed: u64, n: usize) -> f64 {
     sim::chance(seed, 0, n as u64)
 }
 
-/// Where `BEAMWRIGHT`'s data lie, and what the service is told.
-fn configuration(bench: &Bench, uri: &str) -> String {
+/// Where the data lie, and what the service is told. Whoever reaches its port is admin. The link is patient: on a busy machine the
+/// simulated controller is not always heard in time.
+pub(crate) fn configuration(bench: &Bench, uri: &str) -> String {
     let path = bench.path("live.toml");
     let text = format!(
-        "[service]\nunix_socket = \"{}\"\n[store]\ndirectory = \"{}\"\n[controller]\nuri = \"{uri}\"\n\
+        "[service]\nunix_socket = \"{}\"\n[store]\ndirectory = \"{}\"\n[controller]\nuri = \"{uri}\"\nsilence_max_ms = 20000\n\
          [engine]\nwatchdog_ms = {WATCHDOG_MS}\n[access]\nwithout_token = \"admin\"\n",
         bench.path("socket").display(),
         bench.path("data").display()
@@ -44,12 +51,18 @@ fn configuration(bench: &Bench, uri: &str) -> String {
     path.display().to_string()
 }
 
-fn code_microscope() -> Firmware {
-    Firmware::start(&["--listen", "tcp://127.0.0.1:0", "--specimen", "code"])
+pub(crate) fn code_microscope() -> Firmware {
+    code_microscope_with(&[])
+}
+
+pub(crate) fn code_microscope_with(arguments: &[&str]) -> Firmware {
+    let mut all = vec!["--listen", "tcp://127.0.0.1:0", "--specimen", "code"];
+    all.extend(arguments);
+    Firmware::start(&all)
 }
 
 /// Random positions, 10 µs each, `n_frames` × 0.66 s, every one of which tells where it was.
-fn coded(n_frames: u32) -> PlanRequest {
+pub(crate) fn coded(n_frames: u32) -> PlanRequest {
     let field = ScanField::centred(Grid::new(SIDE, SIDE).unwrap(), Pitch::Unknown);
     let names = ["code_x", "code_y", "code_n_lo", "code_n_hi"];
     let detectors = names.map(|name| DetectorName::new(name).unwrap()).to_vec();
@@ -59,6 +72,7 @@ fn coded(n_frames: u32) -> PlanRequest {
     plan.order = Order::AsGiven;
     plan.fraction = Fraction::new(1.0).unwrap();
     plan.n_frames = n_frames;
+    plan.estimator = Estimator::Nearest;
     plan.final_refinement = Duration::from_millis(10);
     plan.into()
 }
@@ -88,7 +102,7 @@ fn checked(path: &Path) -> (usize, usize) {
 }
 
 /// `beamwright recover`, then every sample is looked at. How many there are.
-fn recovered(bench: &Bench, path: &Path) -> usize {
+pub(crate) fn recovered(bench: &Bench, path: &Path) -> usize {
     let ended = bench.run(&["recover", &path.display().to_string(), "--json"]);
     assert_eq!(ended.code, Some(0), "{ended:?}");
     let (n, n_wrong) = checked(path);
@@ -97,7 +111,7 @@ fn recovered(bench: &Bench, path: &Path) -> usize {
 }
 
 /// The status. On a starved machine a connection is given up now and then, and made anew with the next question.
-async fn status_of(client: &Client) -> Status {
+pub(crate) async fn status_of(client: &Client) -> Status {
     let clock = MonotonicClock::new();
     loop {
         match client.status().await {
@@ -108,8 +122,40 @@ async fn status_of(client: &Client) -> Status {
     }
 }
 
+/// The acquisition once it has ended, or waits for somebody after a trip.
+pub(crate) async fn stopped(client: &Client, id: &str) -> Acquisition {
+    let clock = MonotonicClock::new();
+    loop {
+        match client.acquisition(id).await {
+            Ok(now) if now.state.is_final() || now.state == AcquisitionState::Tripped => {
+                return now;
+            }
+            other => assert!(clock.now() < HANG, "it does not stop: {other:?}"),
+        }
+        tokio::time::sleep(Duration::from_millis(10)).await;
+    }
+}
+
+/// The instrument works: a scan that is complete. One that trips on a busy machine is begun anew.
+async fn works(client: &Client, lease: &Lease) {
+    let clock = MonotonicClock::new();
+    loop {
+        let id = scanning(client, lease, &coded(1)).await;
+        let ended = stopped(client, &id).await;
+        if ended.state == AcquisitionState::Finished {
+            return;
+        }
+        let is_busy = ended.state == AcquisitionState::Tripped && clock.now() < HANG;
+        assert!(is_busy, "{ended:?}");
+    }
+}
+
 /// Waits until the status is so.
-async fn status_that(client: &Client, what: &str, is_so: impl Fn(&Status) -> bool) -> Status {
+pub(crate) async fn status_that(
+    client: &Client,
+    what: &str,
+    is_so: impl Fn(&Status) -> bool,
+) -> Status {
     let clock = MonotonicClock::new();
     loop {
         let status = status_of(client).await;
@@ -122,7 +168,7 @@ async fn status_that(client: &Client, what: &str, is_so: impl Fn(&Status) -> boo
 }
 
 /// Starts a scan and waits for its first samples. On a busy machine the watchdog trips now and then: then it is begun anew.
-async fn scanning(client: &Client, lease: &Lease, plan: &PlanRequest) -> String {
+pub(crate) async fn scanning(client: &Client, lease: &Lease, plan: &PlanRequest) -> String {
     let clock = MonotonicClock::new();
     loop {
         tidy(client, lease).await;
@@ -142,11 +188,12 @@ async fn scanning(client: &Client, lease: &Lease, plan: &PlanRequest) -> String 
             Err(error) => error.to_string(),
         };
         assert!(clock.now() < HANG, "no scan could be started: {why}");
+        tokio::time::sleep(Duration::from_millis(50)).await;
     }
 }
 
 /// Ends what has the instrument, and clears what is latched.
-async fn tidy(client: &Client, lease: &Lease) {
+pub(crate) async fn tidy(client: &Client, lease: &Lease) {
     let clock = MonotonicClock::new();
     loop {
         let status = status_of(client).await;
@@ -164,7 +211,7 @@ async fn tidy(client: &Client, lease: &Lease) {
 }
 
 /// The lease, as soon as nobody has it any more.
-async fn leased(client: &Client) -> Lease {
+pub(crate) async fn leased(client: &Client) -> Lease {
     let clock = MonotonicClock::new();
     loop {
         match client.acquire_lease("test", Duration::from_secs(10)).await {
@@ -181,43 +228,29 @@ async fn leased(client: &Client) -> Lease {
     }
 }
 
-fn data_set(bench: &Bench, id: &str) -> PathBuf {
+pub(crate) fn data_set(bench: &Bench, id: &str) -> PathBuf {
     bench.path("data").join(format!("{id}.zspy"))
 }
 
 /// The beam was never on later than the watchdog and its millisecond.
-fn judge(firmware: Firmware) {
+pub(crate) fn judge(firmware: Firmware) {
     let oldest = firmware.oldest_heartbeat_us();
     println!("beam at most {oldest} us after a heartbeat");
     assert!(oldest > 0.0, "there was no beam");
     assert!(oldest <= 1000.0 * (WATCHDOG_MS + 1) as f64, "{oldest} us");
 }
 
-#[tokio::test(flavor = "multi_thread")]
-async fn a_service_that_is_killed_leaves_the_beam_off_and_what_it_recorded_right() {
-    let bench = Bench::new();
-    let firmware = code_microscope();
-    let config = configuration(&bench, &firmware.address);
-    let (mut n_records, mut most_lost, mut stall_us) = (0, 0, 0);
-    for n in 0..times(20) {
-        let served = bench.serve(&["--config", &config]);
-        let client = Client::connect(&served.url).await.unwrap();
-        let lease = leased(&client).await;
-        let id = scanning(&client, &lease, &coded(100)).await;
-        let enough = (chance(1, n) * 30_000.0) as u64;
-        let is_so = |s: &Status| s.positions > enough || s.trip.is_some();
-        let seen = status_that(&client, "more samples", is_so).await;
-        stall_us = stall_us.max(seen.host_stall_us);
-        served.kill();
-        let n_saved = recovered(&bench, &data_set(&bench, &id)) as u64;
-        n_records += n_saved;
-        most_lost = most_lost.max(seen.positions.saturating_sub(n_saved));
-        std::fs::remove_dir_all(data_set(&bench, &id)).unwrap();
-    }
-    println!(
-        "{n_records} records right; at most {most_lost} samples lost; the host stalled for up to {stall_us} us"
-    );
-    // The last service is dead: only the watchdog is left, whose time must pass.
-    MonotonicClock::new().sleep(Duration::from_millis(3 * WATCHDOG_MS));
-    judge(firmware);
+/// Why it was not right to the end.
+fn why_of(ended: &Acquisition) -> String {
+    let outcome = ended.outcome.as_ref();
+    outcome.map_or_else(String::new, |o| format!("{}: {}", o.reason, o.text))
+}
+
+/// Wall-clock times, for people.
+fn median_and_worst(mut spans: Vec<Duration>) -> String {
+    spans.sort();
+    let ms = |i: usize| spans.get(i).map_or(0.0, |span| span.as_secs_f64() * 1e3);
+    let n = spans.len();
+    let worst = ms(n.saturating_sub(1));
+    format!("median {:.0} ms, worst {worst:.0} ms", ms(n / 2))
 }

@@ -19,6 +19,7 @@ mod desk;
 mod detached;
 mod device_lock;
 mod disagreements;
+mod fuzz;
 mod golden;
 mod large_frames;
 mod layers;

@@ -2,6 +2,7 @@
 
 use domain::{Clock, MonotonicClock};
 use serde_json::Value;
+use std::collections::BTreeSet;
 use std::fs::File;
 use std::io::{BufRead, BufReader};
 use std::path::{Path, PathBuf};
@@ -194,6 +195,21 @@ impl Running {
         child.wait().unwrap();
     }
 
+    /// SIGKILL; its end is not waited for.
+    pub(crate) fn kill_now(&self) {
+        self.signal(rustix::process::Signal::KILL);
+    }
+
+    /// SIGSTOP.
+    pub(crate) fn freeze(&self) {
+        self.signal(rustix::process::Signal::STOP);
+    }
+
+    /// SIGCONT.
+    pub(crate) fn thaw(&self) {
+        self.signal(rustix::process::Signal::CONT);
+    }
+
     /// Ctrl-C.
     pub(crate) fn interrupt(&self) {
         self.signal(rustix::process::Signal::INT);
@@ -226,16 +242,49 @@ pub(crate) struct Served {
 impl Served {
     /// The most memory that it has held so far, bytes.
     pub(crate) fn peak_memory(&self) -> u64 {
-        let id = self.running.child.as_ref().unwrap().id();
-        let status = std::fs::read_to_string(format!("/proc/{id}/status")).unwrap();
+        let status = std::fs::read_to_string(self.proc("status")).unwrap();
         let line = status.lines().find_map(|l| l.strip_prefix("VmHWM:"));
         let kib = line.unwrap().trim().trim_end_matches(" kB");
         1024 * kib.parse::<u64>().unwrap()
     }
 
+    /// From now on it may open `n_more` descriptors besides those it has; `None`: as many as it may ever have.
+    pub(crate) fn limit_descriptors(&self, n_more: Option<usize>) {
+        let names = std::fs::read_dir(self.proc("fd")).unwrap();
+        let numbers = names.map(|entry| entry.unwrap().file_name().to_str().unwrap().parse());
+        let open: BTreeSet<u64> = numbers.map(Result::unwrap).collect();
+        // The system bounds the number of a descriptor, not how many there are.
+        let end = n_more.map(|n| (0..).filter(|number| !open.contains(number)).nth(n));
+        self.limit(rustix::process::Resource::Nofile, end.flatten());
+    }
+
+    /// What the system tells of it under this name.
+    fn proc(&self, name: &str) -> String {
+        let id = self.running.child.as_ref().unwrap().id();
+        format!("/proc/{id}/{name}")
+    }
+
+    /// From now on it may have so much of `resource`; `None`: as much as it may ever have.
+    pub(crate) fn limit(&self, resource: rustix::process::Resource, to: Option<u64>) {
+        let pid = rustix::process::Pid::from_child(self.running.child.as_ref().unwrap());
+        let mut limit = rustix::process::getrlimit(resource);
+        limit.current = to.or(limit.maximum);
+        rustix::process::prlimit(Some(pid), resource, limit).unwrap();
+    }
+
     /// SIGKILL, and its end.
     pub(crate) fn kill(self) {
         self.running.kill();
+    }
+
+    /// SIGSTOP.
+    pub(crate) fn freeze(&self) {
+        self.running.freeze();
+    }
+
+    /// SIGCONT.
+    pub(crate) fn thaw(&self) {
+        self.running.thaw();
     }
 
     /// SIGTERM, then its end.
