@@ -16,18 +16,13 @@ const STATUS: &str = "/beamwright.v1.InstrumentService/GetStatus";
 const WATCH: &str = "/beamwright.v1.InstrumentService/WatchStatus";
 
 /// A stream that stays open, once its first message has come.
-pub(crate) async fn watching(
-    channel: &Channel,
-    token: &str,
-) -> Result<tonic::Streaming<Vec<u8>>, Status> {
+async fn watching(channel: &Channel, token: &str) -> Result<tonic::Streaming<Vec<u8>>, Status> {
     let mut grpc = tonic::client::Grpc::new(channel.clone());
     let ready = grpc.ready().await;
     ready.map_err(|e| Status::unavailable(e.to_string()))?;
     let mut request = Request::new(tokio_stream::iter([Vec::new()]));
-    if !token.is_empty() {
-        let bearer = format!("Bearer {token}").parse().unwrap();
-        request.metadata_mut().insert("authorization", bearer);
-    }
+    let bearer = format!("Bearer {token}").parse().unwrap();
+    request.metadata_mut().insert("authorization", bearer);
     let path = WATCH.parse().unwrap();
     let answer = grpc.streaming(request, path, crate::raw::Bytes).await?;
     let mut stream = answer.into_inner();

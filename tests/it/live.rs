@@ -11,7 +11,7 @@
 mod clients;
 mod descriptors;
 mod disks;
-pub(crate) mod links;
+mod links;
 mod services;
 
 use crate::process::{Bench, Firmware, HANG};
@@ -27,19 +27,19 @@ const SIDE: u32 = 256;
 const WATCHDOG_MS: u64 = 100;
 
 /// How often, unless `BEAMWRIGHT_TIMES` asks for more.
-pub(crate) fn times(n: usize) -> usize {
+fn times(n: usize) -> usize {
     let factor = std::env::var("BEAMWRIGHT_TIMES").map_or(1, |text| text.parse().unwrap());
     n * factor
 }
 
 /// Numbers of 0 to 1 that are the same every time.
-pub(crate) fn chance(seed: u64, n: usize) -> f64 {
+fn chance(seed: u64, n: usize) -> f64 {
     sim::chance(seed, 0, n as u64)
 }
 
 /// Where the data lie, and what the service is told. Whoever reaches its port is admin. The link is patient: on a busy machine the
 /// simulated controller is not always heard in time.
-pub(crate) fn configuration(bench: &Bench, uri: &str) -> String {
+fn configuration(bench: &Bench, uri: &str) -> String {
     let path = bench.path("live.toml");
     let text = format!(
         "[service]\nunix_socket = \"{}\"\n[store]\ndirectory = \"{}\"\n[controller]\nuri = \"{uri}\"\nsilence_max_ms = 20000\n\
@@ -51,18 +51,12 @@ pub(crate) fn configuration(bench: &Bench, uri: &str) -> String {
     path.display().to_string()
 }
 
-pub(crate) fn code_microscope() -> Firmware {
-    code_microscope_with(&[])
-}
-
-pub(crate) fn code_microscope_with(arguments: &[&str]) -> Firmware {
-    let mut all = vec!["--listen", "tcp://127.0.0.1:0", "--specimen", "code"];
-    all.extend(arguments);
-    Firmware::start(&all)
+fn code_microscope() -> Firmware {
+    Firmware::start(&["--listen", "tcp://127.0.0.1:0", "--specimen", "code"])
 }
 
 /// Random positions, 10 µs each, `n_frames` × 0.66 s, every one of which tells where it was.
-pub(crate) fn coded(n_frames: u32) -> PlanRequest {
+fn coded(n_frames: u32) -> PlanRequest {
     let field = ScanField::centred(Grid::new(SIDE, SIDE).unwrap(), Pitch::Unknown);
     let names = ["code_x", "code_y", "code_n_lo", "code_n_hi"];
     let detectors = names.map(|name| DetectorName::new(name).unwrap()).to_vec();
@@ -102,7 +96,7 @@ fn checked(path: &Path) -> (usize, usize) {
 }
 
 /// `beamwright recover`, then every sample is looked at. How many there are.
-pub(crate) fn recovered(bench: &Bench, path: &Path) -> usize {
+fn recovered(bench: &Bench, path: &Path) -> usize {
     let ended = bench.run(&["recover", &path.display().to_string(), "--json"]);
     assert_eq!(ended.code, Some(0), "{ended:?}");
     let (n, n_wrong) = checked(path);
@@ -111,7 +105,7 @@ pub(crate) fn recovered(bench: &Bench, path: &Path) -> usize {
 }
 
 /// The status. On a starved machine a connection is given up now and then, and made anew with the next question.
-pub(crate) async fn status_of(client: &Client) -> Status {
+async fn status_of(client: &Client) -> Status {
     let clock = MonotonicClock::new();
     loop {
         match client.status().await {
@@ -123,7 +117,7 @@ pub(crate) async fn status_of(client: &Client) -> Status {
 }
 
 /// The acquisition once it has ended, or waits for somebody after a trip.
-pub(crate) async fn stopped(client: &Client, id: &str) -> Acquisition {
+async fn stopped(client: &Client, id: &str) -> Acquisition {
     let clock = MonotonicClock::new();
     loop {
         match client.acquisition(id).await {
@@ -151,11 +145,7 @@ async fn works(client: &Client, lease: &Lease) {
 }
 
 /// Waits until the status is so.
-pub(crate) async fn status_that(
-    client: &Client,
-    what: &str,
-    is_so: impl Fn(&Status) -> bool,
-) -> Status {
+async fn status_that(client: &Client, what: &str, is_so: impl Fn(&Status) -> bool) -> Status {
     let clock = MonotonicClock::new();
     loop {
         let status = status_of(client).await;
@@ -168,7 +158,7 @@ pub(crate) async fn status_that(
 }
 
 /// Starts a scan and waits for its first samples. On a busy machine the watchdog trips now and then: then it is begun anew.
-pub(crate) async fn scanning(client: &Client, lease: &Lease, plan: &PlanRequest) -> String {
+async fn scanning(client: &Client, lease: &Lease, plan: &PlanRequest) -> String {
     let clock = MonotonicClock::new();
     loop {
         tidy(client, lease).await;
@@ -193,7 +183,7 @@ pub(crate) async fn scanning(client: &Client, lease: &Lease, plan: &PlanRequest)
 }
 
 /// Ends what has the instrument, and clears what is latched.
-pub(crate) async fn tidy(client: &Client, lease: &Lease) {
+async fn tidy(client: &Client, lease: &Lease) {
     let clock = MonotonicClock::new();
     loop {
         let status = status_of(client).await;
@@ -211,7 +201,7 @@ pub(crate) async fn tidy(client: &Client, lease: &Lease) {
 }
 
 /// The lease, as soon as nobody has it any more.
-pub(crate) async fn leased(client: &Client) -> Lease {
+async fn leased(client: &Client) -> Lease {
     let clock = MonotonicClock::new();
     loop {
         match client.acquire_lease("test", Duration::from_secs(10)).await {
@@ -228,12 +218,12 @@ pub(crate) async fn leased(client: &Client) -> Lease {
     }
 }
 
-pub(crate) fn data_set(bench: &Bench, id: &str) -> PathBuf {
+fn data_set(bench: &Bench, id: &str) -> PathBuf {
     bench.path("data").join(format!("{id}.zspy"))
 }
 
 /// The beam was never on later than the watchdog and its millisecond.
-pub(crate) fn judge(firmware: Firmware) {
+fn judge(firmware: Firmware) {
     let oldest = firmware.oldest_heartbeat_us();
     println!("beam at most {oldest} us after a heartbeat");
     assert!(oldest > 0.0, "there was no beam");

@@ -63,9 +63,10 @@ impl Setup {
     #[must_use]
     pub fn renewed(&self) -> Self {
         let fresh = nonce_from(self.clock.wall() + self.clock.now());
-        let nonce = match fresh == self.nonce {
-            true => (fresh ^ 1).max(2),
-            false => fresh,
+        let nonce = if fresh == self.nonce {
+            (fresh ^ 1).max(2)
+        } else {
+            fresh
         };
         Self {
             nonce,

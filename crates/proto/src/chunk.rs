@@ -181,7 +181,10 @@ impl Open {
 
     fn takes(&self, block: &SampleBlock, at: usize, layout: &Layout) -> bool {
         let follows = block.first_position + at as u64 == self.first_position + self.n as u64;
-        follows && self.room() > 0 && self.layout == *layout
+        // A chunk says the number of its first block; those of the others follow it.
+        let begun = self.starts.len() as u64 + u64::from(at == 0);
+        let is_next = block.sequence == self.block_sequence + begun;
+        follows && is_next && self.room() > 0 && self.layout == *layout
     }
 
     /// Adds positions `part` of `block`, the first of which began at `t_ns`.

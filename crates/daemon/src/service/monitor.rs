@@ -118,9 +118,15 @@ async fn run(mut panel: Panel, sender: Sender) {
         }
         // Statuses and estimates come in quick succession while a scan runs; the client's rates decide.
         let pictures = panel.pictures.as_ref();
+        let picture = async {
+            match pictures {
+                Some(pictures) => next(pictures, paint_due).await,
+                None => std::future::pending().await,
+            }
+        };
         tokio::select! {
             () = next(&wake, tell_due) => {}
-            () = async { next(pictures.expect("asked for where there are some"), paint_due).await }, if pictures.is_some() => {}
+            () = picture => {}
         }
     }
 }
