@@ -304,7 +304,8 @@ impl Timing {
         let n = batch.len();
         batch.row.extend(places.iter().map(|p| p.row));
         batch.col.extend(places.iter().map(|p| p.col));
-        if places.iter().all(|p| p.dwell_ns == 0) {
+        // Without an early way out the whole batch is asked in vectors.
+        if places.iter().fold(0, |any, p| any | p.dwell_ns) == 0 {
             batch.dwell_ns.extend(n, places.len(), self.dwell_ns);
         } else {
             append(&mut batch.dwell_ns, n, places, |p| self.dwell_ns(p));

@@ -107,6 +107,9 @@ const ROUND_KEYS: [[u32; 2]; 3] = [
     [0xa409_3822, 0x299f_31d0],
 ];
 
+/// How many rectangles a [`ShuffleShape`] is chosen from.
+const NEARLY_SQUARE: u64 = 128;
+
 /// The shape of a [`Shuffle`]: a near-square rectangle of at least `n` cells.
 #[derive(Debug, Clone, Copy)]
 pub(crate) struct ShuffleShape {
@@ -120,7 +123,11 @@ impl ShuffleShape {
     /// For permutations of `0..n`, 1 ≤ n ≤ 2³².
     pub(crate) fn new(n: u64) -> Self {
         assert!((1..=1 << 32).contains(&n));
-        let left = (n as f64).sqrt().ceil() as u64;
+        let square = (n as f64).sqrt().ceil() as u64;
+        // Among those nearly square the rectangle of the fewest cells: what leaves 0..n has to be turned again.
+        let left = (square..=square + (square / 2).min(NEARLY_SQUARE))
+            .min_by_key(|&left| left * n.div_ceil(left))
+            .unwrap_or(square);
         Self {
             last: (n - 1) as u32,
             left: left as u32,

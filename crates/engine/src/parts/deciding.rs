@@ -86,10 +86,17 @@ pub(crate) fn digest(batch: &PositionBatch) -> u64 {
 fn mixed<T: Copy>(a: &[T], b: &[T], bits: impl Fn(T) -> u32) -> u64 {
     const LANES: usize = 8;
     let mut lanes: [u64; LANES] = std::array::from_fn(|lane| lane as u64);
-    for (a, b) in a.chunks(LANES).zip(b.chunks(LANES)) {
-        for (lane, (&a, &b)) in lanes.iter_mut().zip(a.iter().zip(b)) {
-            *lane = mix(*lane, u64::from(bits(a)) << 32 | u64::from(bits(b)));
+    let mut add = |lane: usize, a: T, b: T| {
+        lanes[lane] = mix(lanes[lane], u64::from(bits(a)) << 32 | u64::from(bits(b)));
+    };
+    let ((whole_a, rest_a), (whole_b, rest_b)) = (a.as_chunks::<LANES>(), b.as_chunks::<LANES>());
+    for (a, b) in whole_a.iter().zip(whole_b) {
+        for lane in 0..LANES {
+            add(lane, a[lane], b[lane]);
         }
+    }
+    for (lane, (&a, &b)) in rest_a.iter().zip(rest_b).enumerate() {
+        add(lane, a, b);
     }
     lanes.into_iter().fold(0xcbf2_9ce4_8422_2325, mix)
 }

@@ -21,27 +21,18 @@ pub(crate) struct Uniform {
     strata: Strata,
     seed: u64,
     frame_key: u64,
-    /// The bands, and the end.
-    bands: Vec<Band>,
+    /// Positions above each band, and all of them. Looked up for every position, as `runs` is: small enough for the
+    /// nearest cache.
+    above: Vec<u32>,
     /// Band of the first position of each of `2 · n_bands` equal runs of the frame's positions.
     runs: Vec<u16>,
     /// 2³² · runs ÷ positions.
     runs_per_position: u64,
     /// Shapes of low and high bands, which differ by one row.
     shapes: [BandShape; 2],
+    by_bands: Divisor,
     bits: Vec<u64>,
     sorted: Vec<u32>,
-}
-
-/// What differs from band to band: looked up for every position, so it stays small.
-#[derive(Debug, Clone, Copy)]
-struct Band {
-    /// Positions above it.
-    n_above: u32,
-    /// First row.
-    top: u16,
-    /// One of the higher bands.
-    is_high: bool,
 }
 
 #[derive(Debug, Clone, Copy)]
@@ -74,10 +65,11 @@ impl Uniform {
             strata,
             seed,
             frame_key: 0,
-            bands: Vec::with_capacity(strata.n_bands as usize + 1),
+            above: Vec::with_capacity(strata.n_bands as usize + 1),
             runs: Vec::with_capacity(2 * strata.n_bands as usize + 1),
             runs_per_position: ((2 * u64::from(strata.n_bands)) << 32) / strata.n,
             shapes: [low, high].map(|height| BandShape::new(height, grid.n_cols())),
+            by_bands: Divisor::new(strata.n_bands),
             bits: if words <= 4 * strata.n_places_max() as u64 {
                 vec![0; words as usize]
             } else {
@@ -94,27 +86,26 @@ impl Uniform {
         let mut stream = Stream::new(key(self.frame_key, u64::MAX));
         let n_cols = u64::from(self.strata.grid.n_cols());
         let (mut n_pixels, mut left) = (self.strata.grid.n_pixels(), self.strata.n);
-        self.bands.clear();
+        self.above.clear();
         for band in 0..self.strata.n_bands {
-            self.bands.push(self.band_at(band, left));
-            let rows = self.strata.first_row(band + 1) - self.strata.first_row(band);
-            let in_band = u64::from(rows) * n_cols;
+            self.above.push((self.strata.n - left) as u32);
+            let (_, height) = self.rows_of(band);
+            let in_band = u64::from(height) * n_cols;
             left -= hypergeometric(&mut stream, n_pixels, in_band, left);
             n_pixels -= in_band;
         }
-        self.bands.push(self.band_at(self.strata.n_bands, 0));
+        self.above.push(self.strata.n as u32);
         self.index_runs();
     }
 
-    /// The band above which all but `left` positions lie.
-    fn band_at(&self, band: u32, left: u64) -> Band {
-        let top = self.strata.first_row(band);
-        let height = self.strata.first_row(band + 1) - top;
-        Band {
-            n_above: (self.strata.n - left) as u32,
-            top: top as u16,
-            is_high: height != self.shapes[0].height,
-        }
+    /// First row of `band` and how many it has, without a branch.
+    #[inline(always)]
+    fn rows_of(&self, band: u32) -> (u32, u32) {
+        let n_rows = self.strata.grid.n_rows();
+        // At most 2¹⁶ bands of at least one of 2¹⁶ rows: below 2³².
+        let (top, rest) = self.by_bands.split(band.wrapping_mul(n_rows));
+        let bottom = self.by_bands.split(rest.wrapping_add(n_rows)).0;
+        (top, bottom)
     }
 
     #[inline(always)]
@@ -128,7 +119,7 @@ impl Uniform {
         for run in 0..=2 * u64::from(self.strata.n_bands) {
             let first = (run << 32).div_ceil(self.runs_per_position);
             while band + 1 < self.strata.n_bands
-                && u64::from(self.bands[band as usize + 1].n_above) <= first
+                && u64::from(self.above[band as usize + 1]) <= first
             {
                 band += 1;
             }
@@ -136,17 +127,13 @@ impl Uniform {
         }
     }
 
-    /// Band of the k-th position of the frame.
+    /// Band of the k-th position of the frame, or one above it.
     #[inline(always)]
-    fn locate(&self, k: u32) -> u32 {
+    fn near(&self, k: u32) -> usize {
         let run = (u64::from(k) * self.runs_per_position) >> 32;
-        let mut band = usize::from(self.runs[run as usize]);
+        let band = usize::from(self.runs[run as usize]);
         // A run spans half a band, so one step without a branch is nearly always all.
-        band += usize::from(self.bands[band + 1].n_above <= k);
-        while self.bands[band + 1].n_above <= k {
-            band += 1;
-        }
-        band as u32
+        band + usize::from(self.above[band + 1] <= k)
     }
 }
 
@@ -172,17 +159,13 @@ impl Bands for Uniform {
 
     fn fill(&mut self, band: u32, places: &mut Vec<Place>) {
         places.clear();
-        let Band {
-            n_above,
-            top,
-            is_high,
-        } = self.bands[band as usize];
-        let shape = self.shapes[usize::from(is_high)];
+        let (top, height) = self.rows_of(band);
+        let shape = self.shapes[usize::from(height > self.shapes[0].height)];
         let shuffle = Shuffle::new(shape.shuffle, self.key_of(band));
-        let n = self.bands[band as usize + 1].n_above - n_above;
+        let n = self.above[band as usize + 1] - self.above[band as usize];
         let place = |pixel: u32| {
             let (col, row) = shape.by_height.split(pixel);
-            Place::pixel(u32::from(top) + row, col)
+            Place::pixel(top + row, col)
         };
         if !self.bits.is_empty() {
             // Sorted by marking bits: cheaper than comparing where about one bit in 256 is set, or more.
@@ -261,19 +244,32 @@ impl Run {
                 *rank = order.at(*rank);
             }
         }
-        for (band, &rank) in self.bands.iter_mut().zip(&self.ranks[..n]) {
-            *band = set.locate(rank);
-        }
+        let mut is_beyond = false;
         for i in 0..n {
-            let band = set.bands[self.bands[i] as usize];
-            self.numbers[i] = self.ranks[i].wrapping_sub(band.n_above);
-            self.tops[i] = u32::from(band.top);
-            self.high[i] = u32::from(band.is_high);
+            let (rank, band) = (self.ranks[i], set.near(self.ranks[i]));
+            self.bands[i] = band as u32;
+            self.numbers[i] = rank.wrapping_sub(set.above[band]);
+            is_beyond |= set.above[band + 1] <= rank;
+        }
+        if is_beyond {
+            for i in 0..n {
+                let (rank, mut band) = (self.ranks[i], self.bands[i] as usize);
+                while set.above[band + 1] <= rank {
+                    band += 1;
+                }
+                self.bands[i] = band as u32;
+                self.numbers[i] = rank.wrapping_sub(set.above[band]);
+            }
+        }
+        let [low, high] = set.shapes;
+        for i in 0..RUN {
+            let (top, height) = set.rows_of(self.bands[i]);
+            self.tops[i] = top;
+            self.high[i] = u32::from(height > low.height);
         }
         for i in 0..RUN {
             [self.keys[0][i], self.keys[1][i]] = set.key_of(self.bands[i]);
         }
-        let [low, high] = set.shapes;
         for i in 0..RUN {
             self.pixels[i] = self.shuffle(i, [low, high]).turn(self.numbers[i]);
         }
