@@ -2,7 +2,7 @@
 
 use crate::api_server::{Server, config, once_blanked, reason, release};
 use client::{AcquisitionState, Client, Error, ErrorKind, Plane, PreviewOptions, SampleEvent};
-use domain::{DetectorName, Electrons, Pattern, SampleBlock};
+use domain::{DetectorName, Electrons, Pattern, SampleBlock, StopRule};
 use std::time::Duration;
 
 const TTL: Duration = Duration::from_secs(2);
@@ -105,6 +105,44 @@ async fn a_request_that_comes_again_after_a_restart_makes_and_starts_nothing() {
     let new = client.create(&lease, &other, "another").await.unwrap();
     assert_ne!(new.id, id);
     release(lease).await;
+    assert!(server.stop().await);
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn why_an_acquisition_ended_reads_the_same_after_a_restart() {
+    let directory = tempfile::tempdir().unwrap();
+    let server = Server::start(directory.path()).await;
+    let lease = server.client.acquire_lease("test", TTL).await.unwrap();
+    let whole = server.plan(64).await;
+    let [mut stopped, mut limited] = [whole.clone(), whole.clone()];
+    stopped.plan.stop = vec![
+        StopRule::Time(Duration::from_secs(3600)),
+        StopRule::Positions(100),
+    ];
+    let per_position = 10.0 * 6.241_509; // 1 µs at 10 pA
+    limited.plan.limits.total = Some(Electrons::new(50.0 * per_position).unwrap());
+    let mut told = Vec::new();
+    for request in [&whole, &stopped, &limited] {
+        let id = server.client.create(&lease, request, "").await.unwrap().id;
+        server.client.start(&lease, &id).await.unwrap();
+        let mut watch = server.client.watch(&id, 20.0).await.unwrap();
+        let mut last = None;
+        while let Some(now) = watch.next().await.unwrap() {
+            last = Some(now);
+        }
+        let last = last.unwrap();
+        told.push((id, last.state, last.outcome.unwrap()));
+    }
+    let reasons: Vec<&str> = told.iter().map(|(_, _, o)| o.reason.as_str()).collect();
+    assert_eq!(reasons, ["complete", "stop_rule", "dose_limit"]);
+    assert_eq!(told[1].2.stop_rule, Some(1));
+    release(lease).await;
+    assert!(server.stop().await);
+    let server = Server::start(directory.path()).await;
+    for (id, state, outcome) in told {
+        let read = server.client.acquisition(&id).await.unwrap();
+        assert_eq!((read.state, read.outcome), (state, Some(outcome)));
+    }
     assert!(server.stop().await);
 }
 

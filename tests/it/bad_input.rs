@@ -1,26 +1,42 @@
-//! Bad input: one line per case. Every one ends within seconds with a code from 2 to 5, names field, value and allowed
-//! range, moves no beam and leaves nothing behind.
+//! Bad input: one line per case in `bad_input/*.txt`. Every one ends within seconds with a code from 2 to 5, names field,
+//! value and allowed range, moves no beam and leaves nothing behind.
 
 use crate::process::{Bench, Ended, write_npy};
 
-/// A refusal that is expected: arguments, exit code, and words of the message (field, value, range).
-type Case<'a> = (&'a [&'a str], i32, &'a [&'a str]);
-
-/// What is wrong with how it was refused, in words.
-fn wrong(ended: &Ended, (arguments, code, words): &Case<'_>) -> Option<String> {
-    let text = &ended.stderr;
-    let missing: Vec<_> = words.iter().filter(|w| !text.contains(**w)).collect();
-    let fits = ended.code == Some(*code) && missing.is_empty() && !text.contains("panicked");
-    (!fits).then(|| {
-        format!(
-            "{arguments:?}: code {:?}, without {missing:?}: {text}",
-            ended.code
-        )
-    })
+/// A refusal that is expected: `arguments => exit code: words of the message`, between bars (field, value, range).
+struct Case<'a> {
+    arguments: Vec<&'a str>,
+    code: i32,
+    words: Vec<&'a str>,
 }
 
-fn check(ended: &Ended, case: &Case<'_>) {
-    assert_eq!(wrong(ended, case), None);
+impl<'a> Case<'a> {
+    fn parse(line: &'a str) -> Self {
+        let (arguments, refusal) = line.split_once(" => ").unwrap();
+        let (code, words) = refusal.split_once(": ").unwrap();
+        Self {
+            arguments: arguments.split_whitespace().collect(),
+            code: code.parse().unwrap(),
+            words: words.split(" | ").collect(),
+        }
+    }
+
+    /// What is wrong with how it was refused, in words.
+    fn wrong(&self, ended: &Ended) -> Option<String> {
+        let text = &ended.stderr;
+        let missing: Vec<_> = self.words.iter().filter(|w| !text.contains(**w)).collect();
+        let fits =
+            ended.code == Some(self.code) && missing.is_empty() && !text.contains("panicked");
+        let Self { arguments, .. } = self;
+        (!fits).then(|| {
+            let code = ended.code;
+            format!("{arguments:?}: code {code:?}, without {missing:?}: {text}")
+        })
+    }
+}
+
+fn check(ended: &Ended, line: &str) {
+    assert_eq!(Case::parse(line).wrong(ended), None);
 }
 
 /// Inputs of the cases, beside the working directory.
@@ -51,291 +67,14 @@ fn inputs(bench: &Bench) {
 
 #[test]
 fn bad_input_of_offline_verbs_is_refused_by_name() {
-    const S: &str = "../s.npy";
-    const FRACTION: &str = "above 0, at most 1";
-    let cases: &[Case<'_>] = &[
-        (
-            &["simulate", S, "--fraction", "0"],
-            2,
-            &["fraction", "0", FRACTION],
-        ),
-        (
-            &["simulate", S, "--fraction", "1.5"],
-            2,
-            &["fraction", "1.5", FRACTION],
-        ),
-        (
-            &["simulate", S, "--fraction", "-0.1"],
-            2,
-            &["fraction", "-0.1", FRACTION],
-        ),
-        (
-            &["simulate", S, "--fraction", "NaN"],
-            2,
-            &["fraction", "NaN", FRACTION],
-        ),
-        (&["simulate", S, "--fraction", "x"], 2, &["fraction", "'x'"]),
-        (
-            &["simulate", S, "--dwell-us", "0.01"],
-            2,
-            &["dwell_ns", "10", "20 to 4000000000 ns"],
-        ),
-        (
-            &["simulate", S, "--dwell-us", "1e12"],
-            2,
-            &["dwell_us", "1000000000000", "0.001 to 4000000 µs"],
-        ),
-        (
-            &["simulate", S, "--dwell-us", "-1"],
-            2,
-            &["dwell_us", "-1", "0.001 to 4000000 µs"],
-        ),
-        (
-            &["simulate", S, "--pixel-nm", "1", "--dose-e-per-a2", "-3"],
-            2,
-            &["dose_e_per_a2", "-3", "above 0 e/Å²"],
-        ),
-        (
-            &["simulate", S, "--dose-e-per-a2", "3"],
-            2,
-            &["dose_e_per_a2", "3", "known pixel size"],
-        ),
-        (
-            &["simulate", S, "--electrons-per-position", "-1"],
-            2,
-            &["electrons_per_position", "-1", "above 0"],
-        ),
-        (
-            &["simulate", S, "--current-pa", "-1"],
-            2,
-            &["current_pa", "-1", "1e-6 to 1e6 pA"],
-        ),
-        (
-            &["simulate", S, "--pixel-nm", "-1"],
-            2,
-            &["pixel_nm", "-1", "1e-6 to 1e9 nm"],
-        ),
-        (
-            &["simulate", S, "--real-mean", "2"],
-            2,
-            &["real_mean", "2", "at most 1"],
-        ),
-        (
-            &["simulate", S, "--pattern", "zigzag"],
-            2,
-            &["pattern", "\"zigzag\"", "raster, serpentine"],
-        ),
-        (
-            &["simulate", S, "--estimator", "magic"],
-            2,
-            &["estimator", "\"magic\"", "nearest, natural"],
-        ),
-        (
-            &["simulate", S, "--detector", "eels"],
-            2,
-            &["detectors", "eels", "image"],
-        ),
-        (
-            &["simulate", S, "--instrument", "tem"],
-            2,
-            &["instrument", "tem", "stem, sem, electrostatic, ideal"],
-        ),
-        (
-            &["simulate", S, "--instrument", "../instrument.toml"],
-            2,
-            &["instrument", "current", "expected"],
-        ),
-        (
-            &["simulate", S, "--list", "/nowhere.csv"],
-            2,
-            &["/nowhere.csv", "No such file"],
-        ),
-        (
-            &["simulate", S, "--list", "../far.csv"],
-            2,
-            &["far.csv", "640", "63"],
-        ),
-        (
-            &["simulate", S, "--batch", "1"],
-            2,
-            &["batch", "1", "64 to 4096"],
-        ),
-        (&["simulate", S, "--lead-ms", "0"], 2, &["lead_ms", "0"]),
-        (
-            &["simulate", S, "--max-electrons", "0"],
-            2,
-            &["max_electrons", "0", "above 0"],
-        ),
-        (
-            &["simulate", S, "--out", "/proc/a.zspy"],
-            2,
-            &["output", "/proc", "write permission"],
-        ),
-        (
-            &["simulate", S, "--out", "../folder.zspy"],
-            2,
-            &["output", "folder.zspy", "a new name"],
-        ),
-        (
-            &["simulate", S, "--out", "a.tiff"],
-            2,
-            &["output", "a.tiff", "ends in .zspy"],
-        ),
-        (
-            &["simulate", S, "--dwell-us", "0.01", "--out", "new/a.zspy"],
-            2,
-            &["dwell_ns", "10"],
-        ),
-        (
-            &["simulate", "/nowhere"],
-            2,
-            &["specimen", "/nowhere", "meta.json"],
-        ),
-        (
-            &["simulate", "../cube.npy"],
-            2,
-            &["specimen.shape", "[8, 8, 8]", "rows × columns"],
-        ),
-        (
-            &["simulate", "../nan.npy"],
-            2,
-            &["specimen", "NaN at row 3, column 5", "finite"],
-        ),
-        (
-            &["simulate", "../torn.npy"],
-            2,
-            &["specimen", "ends early", "complete"],
-        ),
-        (&["simulate", "../text.png"], 2, &["specimen", "png"]),
-        (
-            &["simulate", "../spectra"],
-            2,
-            &["specimen.kind", "spectrum_image", "image2d"],
-        ),
-        (
-            &["demo", "--fraction", "2"],
-            2,
-            &["fraction", "2", FRACTION],
-        ),
-        (
-            &["demo", "--pattern", "zigzag"],
-            2,
-            &["pattern", "\"zigzag\"", "raster"],
-        ),
-        (
-            &["demo", "--out", "/proc/demo"],
-            2,
-            &["output", "/proc/demo", "write permission"],
-        ),
-        (
-            &[
-                "reconstruct",
-                "../s.npy",
-                "--estimator",
-                "kriging",
-                "--out",
-                "b.zspy",
-            ],
-            2,
-            &["s.npy", "not a data set"],
-        ),
-        (
-            &[
-                "reconstruct",
-                "../folder.zspy",
-                "--estimator",
-                "magic",
-                "--out",
-                "b.zspy",
-            ],
-            2,
-            &["estimator", "magic", "kriging"],
-        ),
-        (
-            &["export", "/nowhere", "--format", "png"],
-            2,
-            &["/nowhere", "not a data set"],
-        ),
-        (
-            &["export", "../folder.zspy", "--format", "bmp"],
-            2,
-            &["--format", "bmp", "png, tiff, npy"],
-        ),
-        (
-            &["replay", "../folder.zspy"],
-            2,
-            &["folder.zspy", "No such file"],
-        ),
-        (&["replay", "../s.npy"], 2, &["s.npy"]),
-        (
-            &["recover", "../folder.zspy"],
-            2,
-            &["folder.zspy", "not a data set"],
-        ),
-        (
-            &["bench", "stream", "--positions", "5"],
-            2,
-            &["positions", "5", "1000 to"],
-        ),
-        (
-            &["bench", "stream", "--runs", "0"],
-            2,
-            &["runs", "0", "1 to 100"],
-        ),
-        (
-            &["serve", "--config", "../unknown.toml"],
-            2,
-            &["listn", "unknown field", "listen"],
-        ),
-        (
-            &["serve", "--config", "../watchdog.toml"],
-            2,
-            &["engine.watchdog_ms", "2000", "5 to 1000"],
-        ),
-        (
-            &["serve", "--config", "../torn.toml"],
-            2,
-            &["configuration", "line 1"],
-        ),
-        (
-            &["serve", "--config", "../open.toml"],
-            2,
-            &["service.listen", "0.0.0.0:7410", "loopback"],
-        ),
-        (
-            &["serve", "--config", "../proc.toml"],
-            2,
-            &["/proc/beamwright", "write permission"],
-        ),
-        (
-            &["serve", "--config", "/nowhere"],
-            2,
-            &["/nowhere", "No such file"],
-        ),
-        (
-            &["serve", "--listen", "127.0.0.1:70000"],
-            2,
-            &["service.listen", "70000", "loopback address and port"],
-        ),
-        (
-            &["status", "--server", "nonsense"],
-            2,
-            &["server", "nonsense", "http://HOST:PORT"],
-        ),
-        (
-            &["status", "--server", "unix:/nowhere"],
-            3,
-            &["unix:/nowhere", "cannot be reached"],
-        ),
-        (&["frobnicate"], 2, &["frobnicate"]),
-    ];
     let bench = Bench::new();
     inputs(&bench);
     let mut all_wrong = Vec::new();
-    for case in cases {
-        all_wrong.extend(wrong(&bench.run(case.0), case));
+    for line in include_str!("bad_input/offline.txt").lines() {
+        let case = Case::parse(line);
+        all_wrong.extend(case.wrong(&bench.run(&case.arguments)));
         if !bench.left_behind().is_empty() {
-            all_wrong.push(format!("{:?} left {:?}", case.0, bench.left_behind()));
+            all_wrong.push(format!("{line} left {:?}", bench.left_behind()));
             break;
         }
     }
@@ -360,145 +99,13 @@ fn a_refused_value_is_data_for_a_program() {
 
 #[test]
 fn bad_input_to_a_service_is_refused_by_name_before_the_beam_moves() {
-    const FRACTION: &str = "above 0, at most 1";
-    let cases: &[Case<'_>] = &[
-        (
-            &["acquire", "--fraction", "0"],
-            2,
-            &["fraction", "0", FRACTION],
-        ),
-        (
-            &["acquire", "--fraction", "1.5"],
-            2,
-            &["fraction", "1.5", FRACTION],
-        ),
-        (
-            &["acquire", "--fraction", "-0.1"],
-            2,
-            &["fraction", "-0.1", FRACTION],
-        ),
-        (
-            &["acquire", "--fraction", "NaN"],
-            2,
-            &["fraction", "NaN", FRACTION],
-        ),
-        (
-            &["acquire", "--dwell-us", "0.01"],
-            2,
-            &["dwell_ns", "10", "20 to 4000000000 ns"],
-        ),
-        (
-            &["acquire", "--dwell-us", "1e12"],
-            2,
-            &["dwell_us", "1000000000000", "µs"],
-        ),
-        (
-            &["acquire", "--dose-e-per-a2", "-3"],
-            2,
-            &["dose_e_per_a2", "-3", "above 0"],
-        ),
-        (
-            &["acquire", "--detector", "eels"],
-            2,
-            &["plan.detectors[0]", "eels", "haadf"],
-        ),
-        (
-            &["acquire", "--pattern", "zigzag"],
-            2,
-            &["pattern", "zigzag", "raster"],
-        ),
-        (
-            &["acquire", "--estimator", "magic"],
-            2,
-            &["estimator", "magic", "kriging"],
-        ),
-        (
-            &["acquire", "--pixels", "70000"],
-            2,
-            &["pixels", "70000", "1 to 65536"],
-        ),
-        (
-            &["acquire", "--pixels", "20000"],
-            2,
-            &[
-                "plan.field",
-                "20000 × 20000 pixels",
-                "at most 16384 × 16384",
-            ],
-        ),
-        (
-            &[
-                "acquire",
-                "--pixels",
-                "16384",
-                "--fraction",
-                "1",
-                "--frames",
-                "1000",
-            ],
-            2,
-            &["plan.fraction", "bytes to record", "at most"],
-        ),
-        (
-            &["acquire", "--region-nm=-100,-100,100,100"],
-            2,
-            &["plan.region", "100", "field"],
-        ),
-        (
-            &["acquire", "--region-of", "nothing:0,0,8,8"],
-            2,
-            &["plan.region", "nothing"],
-        ),
-        (
-            &[
-                "acquire",
-                "--pixels",
-                "512",
-                "--fov-nm",
-                "2",
-                "--centre-nm",
-                "1000,0",
-            ],
-            2,
-            &["plan.field.centre_nm", "1000", " nm"],
-        ),
-        (&["acquire", "--fov-nm", "-1"], 2, &["fov_nm", "-1", "nm"]),
-        (
-            &["acquire", "--detach-s", "0"],
-            2,
-            &["detach_s", "0", "1 to 604800 s"],
-        ),
-        (
-            &["acquire", "--pattern", "random", "--max-area-dose", "5"],
-            2,
-            &["max_area_dose", "5"],
-        ),
-        (
-            &["view", "--fraction", "0"],
-            2,
-            &["fraction", "0", FRACTION],
-        ),
-        (
-            &["view", "--detector", "eels"],
-            2,
-            &["plan.detectors[0]", "eels", "haadf"],
-        ),
-        (
-            &["show", "nothing"],
-            2,
-            &["there is no acquisition nothing"],
-        ),
-        (&["pause"], 2, &["no acquisition"]),
-        (&["clear-trip", "7"], 4, &["7"]),
-        (&["control", "steal"], 2, &["steal"]),
-    ];
     let bench = Bench::new();
     let served = bench.serve(&[]);
     let mut all_wrong = Vec::new();
-    for case in cases {
-        let mut arguments = case.0.to_vec();
-        arguments.extend(["--server", &served.url]);
-        all_wrong.extend(wrong(&bench.run(&arguments), case));
+    for line in include_str!("bad_input/service.txt").lines() {
+        let case = Case::parse(line);
+        let arguments = [&case.arguments[..], &["--server", &served.url]].concat();
+        all_wrong.extend(case.wrong(&bench.run(&arguments)));
     }
     assert!(all_wrong.is_empty(), "{}", all_wrong.join("\n"));
     assert!(bench.left_behind().is_empty());
@@ -518,7 +125,7 @@ fn a_busy_port_and_a_silent_controller_are_named() {
     let busy = bench.run(&["serve", "--listen", &address]);
     check(
         &busy,
-        &(&["serve"], 2, &["service.listen", &address, "in use"]),
+        &format!("serve => 2: service.listen | {address} | in use"),
     );
     // Nobody accepts there: the connection is made and nothing is ever said.
     let config = bench.path("silent.toml");
@@ -535,16 +142,13 @@ fn a_busy_port_and_a_silent_controller_are_named() {
         config.to_str().unwrap(),
     ];
     let silent = bench.run(&serve);
-    check(&silent, &(&["serve --config"], 3, &["controller"]));
+    check(&silent, "serve --config => 3: controller");
     drop(taken);
     let gone = bench.run(&serve);
-    check(
-        &gone,
-        &(&["serve --config"], 3, &[address.as_str(), "refused"]),
-    );
+    check(&gone, &format!("serve --config => 3: {address} | refused"));
     let unreachable = bench.run(&["status", "--server", &format!("http://{address}")]);
     check(
         &unreachable,
-        &(&["status"], 3, &[&address, "cannot be reached"]),
+        &format!("status => 3: {address} | cannot be reached"),
     );
 }

@@ -4,6 +4,8 @@ use super::layers::root;
 use std::path::{Path, PathBuf};
 
 const MAX_LINES: usize = 800;
+/// What fits a screen.
+const MAX_FUNCTION_LINES: usize = 70;
 
 /// Every Rust file of the project.
 pub(crate) fn rust_files() -> Vec<PathBuf> {
@@ -51,6 +53,40 @@ fn no_file_outgrows_a_reading() {
         let n = std::fs::read_to_string(&file).unwrap().lines().count();
         assert!(n <= MAX_LINES, "{} has {n} lines", file.display());
     }
+}
+
+/// Tables and cases of tests may be longer.
+#[test]
+fn every_function_fits_a_screen() {
+    let is_test = |path: &Path| path.components().any(|c| c.as_os_str() == "tests");
+    let product = |path: &PathBuf| {
+        let inside = path.strip_prefix(root()).unwrap();
+        !is_test(inside) && !inside.to_string_lossy().ends_with("_tests.rs")
+    };
+    let mut n_functions = 0;
+    for file in rust_files().into_iter().filter(product) {
+        let text = std::fs::read_to_string(&file).unwrap();
+        let lines: Vec<&str> = text.lines().collect();
+        for (i, line) in lines.iter().enumerate() {
+            let code = line.trim_start();
+            let begins =
+                code.starts_with("fn ") || code.contains(" fn ") && code.ends_with(['(', '{']);
+            if !begins || code.starts_with("//") {
+                continue;
+            }
+            // As it is formatted, a function ends with a brace in the column in which it began.
+            let end = format!("{}}}", &line[..line.len() - code.len()]);
+            let body = lines[i..].iter().position(|l| *l == end);
+            n_functions += 1;
+            assert!(
+                body.is_none_or(|n| n < MAX_FUNCTION_LINES) || code.ends_with(';'),
+                "{}:{} is longer than {MAX_FUNCTION_LINES} lines",
+                file.display(),
+                i + 1
+            );
+        }
+    }
+    assert!(n_functions > 1000, "the walk lost its way: {n_functions}");
 }
 
 #[test]

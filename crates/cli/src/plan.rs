@@ -55,24 +55,7 @@ pub(crate) fn plan(
         .unwrap_or_default();
     plan.flyback_ns = nanoseconds("flyback_us", args.flyback_us)?;
     plan.limits = limits(args)?;
-    if let Some(seconds) = args.until_s {
-        plan.stop
-            .push(StopRule::Time(span("until_s", seconds, 1.0)?));
-    }
-    if let Some(nm) = args.until_resolution_nm {
-        let nm = Nanometres::new(nm).map_err(|e| e.named("until_resolution_nm"))?;
-        plan.stop.push(StopRule::Resolution(nm));
-    }
-    if let Some(relative) = args.until_precision {
-        if !(relative > 0.0 && relative <= 1.0) {
-            let allowed = "above 0, at most 1: a share of the mean signal";
-            return Err(Invalid::new("until_precision", relative, allowed));
-        }
-        plan.stop.push(StopRule::Precision {
-            relative,
-            region: None,
-        });
-    }
+    plan.stop = stop_rules(args)?;
     if let Some(ms) = args.lead_ms {
         plan.lead = span("lead_ms", ms, 1e-3)?;
     }
@@ -89,6 +72,28 @@ pub(crate) fn plan(
     };
     plan.check().map_err(as_option)?;
     Ok(plan)
+}
+
+fn stop_rules(args: &PlanArgs) -> Result<Vec<StopRule>, Invalid> {
+    let mut rules = Vec::new();
+    if let Some(seconds) = args.until_s {
+        rules.push(StopRule::Time(span("until_s", seconds, 1.0)?));
+    }
+    if let Some(nm) = args.until_resolution_nm {
+        let nm = Nanometres::new(nm).map_err(|e| e.named("until_resolution_nm"))?;
+        rules.push(StopRule::Resolution(nm));
+    }
+    if let Some(relative) = args.until_precision {
+        if !(relative > 0.0 && relative <= 1.0) {
+            let allowed = "above 0, at most 1: a share of the mean signal";
+            return Err(Invalid::new("until_precision", relative, allowed));
+        }
+        rules.push(StopRule::Precision {
+            relative,
+            region: None,
+        });
+    }
+    Ok(rules)
 }
 
 /// The plan of a `view` on `field`: frames without end, within what bounds them.

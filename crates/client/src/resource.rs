@@ -177,6 +177,8 @@ pub struct Outcome {
     pub reason: String,
     /// In a sentence.
     pub text: String,
+    /// Stop rule that was reached, index in the plan.
+    pub stop_rule: Option<u32>,
     /// Path of the data set on the server; empty: none.
     pub dataset_path: String,
     /// Size of the data set, bytes.
@@ -386,6 +388,7 @@ impl Outcome {
         Self {
             reason: word(result.reason().as_str_name(), "END_REASON_"),
             text: result.text,
+            stop_rule: result.stop_rule,
             dataset_path: result.dataset_path,
             dataset_bytes: result.dataset_bytes,
         }

@@ -1,7 +1,7 @@
 //! Acquisitions of earlier sessions, read from the data directory.
 
 use crate::control::lock;
-use crate::convert::{axes, shown_plan, timestamp};
+use crate::convert::{axes, result, shown_plan, timestamp};
 use crate::refuse::{of_store, refuse};
 use domain::{DetectorEstimate, Estimate, Invalid, PixelRect, Plan, TileSet};
 use proto::v1::ErrorReason;
@@ -10,7 +10,7 @@ use std::collections::HashMap;
 use std::path::{Path, PathBuf};
 use std::sync::{Arc, Mutex};
 use std::time::Duration;
-use store::{DataSet, Finish, FinishReason, Header, JournalReader, Record};
+use store::{DataSet, FinalState, Finish, FinishReason, Header, JournalReader, Record};
 use tonic::Status;
 
 /// Suffix of data sets.
@@ -95,7 +95,9 @@ impl Archive {
             plan: Some(shown_plan(&header.plan)),
             progress: finish.as_ref().map(progress_of),
             dose: finish.as_ref().map(|f| dose_of(f, &header)),
-            result: finish.as_ref().map(|f| result_of(f, &path)),
+            result: finish
+                .as_ref()
+                .map(|f| result(&header.plan, &f.reason, f.text.clone(), Some(&path))),
             create_time: Some(timestamp(Duration::from_nanos(header.created_ns))),
             principal: header.identity.clone(),
             axes: axes(&header.plan),
@@ -138,11 +140,10 @@ impl Archive {
         };
         let mut detectors = Vec::new();
         for (i, detector) in plan.detectors.iter().enumerate() {
-            let Some(name) = set.estimate_name(i) else {
+            let Some([mean, uncertainty]) = set.estimate_names(i) else {
                 continue;
             };
-            let uncertainty = read(&name.replacen("estimate", "uncertainty", 1))?;
-            if let (Some(mean), Some(uncertainty)) = (read(&name)?, uncertainty) {
+            if let (Some(mean), Some(uncertainty)) = (read(&mean)?, read(&uncertainty)?) {
                 detectors.push(DetectorEstimate {
                     detector: detector.clone(),
                     mean,
@@ -252,10 +253,10 @@ pub(crate) fn page(
 }
 
 fn state_of(finish: &Finish) -> v1::AcquisitionState {
-    match finish.reason {
-        FinishReason::Completed | FinishReason::Stopped(_) => v1::AcquisitionState::Finished,
-        FinishReason::Aborted(_) | FinishReason::Tripped(_) => v1::AcquisitionState::Aborted,
-        FinishReason::Failed(_) => v1::AcquisitionState::Failed,
+    match finish.state {
+        FinalState::Finished => v1::AcquisitionState::Finished,
+        FinalState::Aborted => v1::AcquisitionState::Aborted,
+        FinalState::Failed => v1::AcquisitionState::Failed,
     }
 }
 
@@ -265,7 +266,7 @@ fn progress_of(finish: &Finish) -> v1::Progress {
         n_sampled: finish.n_samples,
         n_gaps: finish.n_gaps,
         scan_time_ns: finish.scan_ns,
-        done: if finish.reason == FinishReason::Completed {
+        done: if finish.reason == FinishReason::Complete {
             1.0
         } else {
             0.0
@@ -289,24 +290,6 @@ fn dose_of(finish: &Finish, header: &Header) -> v1::DoseTotals {
             .filter(|_| known)
             .map(|a| incident / a),
         current_known: known,
-        ..Default::default()
-    }
-}
-
-fn result_of(finish: &Finish, path: &Path) -> v1::Result {
-    use v1::EndReason as R;
-    let (reason, text) = match &finish.reason {
-        FinishReason::Completed => (R::Complete, "every planned position was exposed".to_owned()),
-        FinishReason::Stopped(why) => (R::StopRule, why.clone()),
-        FinishReason::Aborted(why) => (R::Aborted, why.clone()),
-        FinishReason::Tripped(cause) => (R::Hazard, format!("the controller tripped: {cause}")),
-        FinishReason::Failed(cause) => (R::Internal, cause.clone()),
-    };
-    v1::Result {
-        reason: reason as i32,
-        text,
-        dataset_path: path.display().to_string(),
-        dataset_bytes: size_of(path),
         ..Default::default()
     }
 }

@@ -2,11 +2,13 @@
 
 use crate::shared::Shared;
 use domain::BlankTravel;
-use engine::{Acquisition, Beam, EndReason, LinkState, Prediction, RecorderState, State, Status};
+use engine::{Acquisition, Beam, LinkState, Prediction, RecorderState, State, Status};
 use hal::{BlankerKind, TripCause};
 use prost_types::Timestamp;
 use proto::{ACQUISITIONS, name_of_id, v1};
+use std::path::Path;
 use std::time::Duration;
+use store::FinishReason;
 
 /// A date.
 pub(crate) fn timestamp(since_1970: Duration) -> Timestamp {
@@ -238,7 +240,10 @@ pub(crate) fn acquisition(shared: &Shared, a: &Acquisition, with_plan: bool) -> 
             idle_ns: ns(a.idle_time),
             ..Default::default()
         }),
-        result: a.end.as_ref().map(|end| result(a, end)),
+        result: a
+            .end
+            .as_ref()
+            .map(|end| result(&a.plan, &end.recorded(), end.to_string(), a.path.as_deref())),
         trip: latched.map(|(id, cause)| trip(id.0.into(), cause, shared.clock.wall())),
         create_time: origin.as_ref().map(|o| timestamp(o.created)),
         start_time: None,
@@ -364,30 +369,27 @@ fn full_raster_ns(p: &Prediction, plan: &domain::Plan) -> u64 {
         .saturating_mul(u64::from(plan.n_frames.max(1)))
 }
 
-fn result(a: &Acquisition, end: &EndReason) -> v1::Result {
+/// Why an acquisition of `plan` ended, and what there is of it at `path`.
+pub(crate) fn result(
+    plan: &domain::Plan,
+    reason: &FinishReason,
+    text: String,
+    path: Option<&Path>,
+) -> v1::Result {
     use v1::EndReason as R;
-    let reason = match end {
-        EndReason::Complete => R::Complete,
-        EndReason::Stopped { .. } => R::StopRule,
-        EndReason::DoseLimit { .. } => R::DoseLimit,
-        EndReason::DetachedTime => R::DetachedBound,
-        EndReason::Requested => R::Aborted,
-        EndReason::Trip { .. }
-        | EndReason::SessionLost
-        | EndReason::Slip { .. }
-        | EndReason::Refused { .. }
-        | EndReason::Late => R::Hazard,
-        EndReason::Recording { .. } => R::Storage,
-        EndReason::Decision { .. } | EndReason::Panic { .. } => R::Internal,
+    let (reason, stop_rule) = match reason {
+        FinishReason::Complete => (R::Complete, None),
+        FinishReason::StopRule(rule) => (R::StopRule, index_of_rule(&plan.stop, rule)),
+        FinishReason::DoseLimit => (R::DoseLimit, None),
+        FinishReason::DetachedBound => (R::DetachedBound, None),
+        FinishReason::Requested => (R::Aborted, None),
+        FinishReason::Hazard => (R::Hazard, None),
+        FinishReason::Storage => (R::Storage, None),
+        FinishReason::Internal => (R::Internal, None),
     };
-    let stop_rule = match end {
-        EndReason::Stopped { rule, .. } => index_of_rule(&a.plan.stop, rule),
-        _ => None,
-    };
-    let path = a.path.as_deref();
     v1::Result {
         reason: reason as i32,
-        text: end.to_string(),
+        text,
         stop_rule,
         dataset_path: path.map_or_else(String::new, |p| p.display().to_string()),
         dataset_bytes: path.map_or(0, crate::archive::size_of),
@@ -441,10 +443,41 @@ pub(crate) fn axes(plan: &domain::Plan) -> Vec<v1::Axis> {
     axes
 }
 
+fn controller(known: &hal::Capabilities) -> v1::ControllerCapabilities {
+    let whole = |ns: f64| if ns > 0.0 { ns.ceil() as u64 } else { 0 };
+    v1::ControllerCapabilities {
+        model: known.model.clone(),
+        serial: known.serial.clone(),
+        firmware: String::new(),
+        uri: known.address.clone(),
+        tick_ns: known.tick_ns,
+        min_dwell_ns: known.dwell_min_ns.into(),
+        max_dwell_ns: known.dwell_max_ns.into(),
+        dwell_step_ns: known.tick_ns,
+        queue_positions: known.queue_positions,
+        dac_bits: known.dac_bits.into(),
+        blanker: Some(v1::Blanker {
+            kind: match known.blanker {
+                BlankerKind::None => v1::BlankerKind::None,
+                BlankerKind::Slow => v1::BlankerKind::Slow,
+                BlankerKind::Fast => v1::BlankerKind::Fast,
+            } as i32,
+            opening_ns: whole(known.blanker_opening_ns),
+            closing_ns: whole(known.blanker_closing_ns),
+        }),
+        min_watchdog_ms: if known.has_watchdog { 5 } else { 0 },
+        max_watchdog_ms: if known.has_watchdog { 1000 } else { 0 },
+        has_dose_counter: known.has_dose_counter,
+        arbitrary_positions: true,
+        per_position_dwell: true,
+        cannot_promise: known.cannot.clone(),
+        retransmits: known.return_samples > 0,
+    }
+}
+
 /// What controller, coils, detectors and this version of the service can do.
 pub(crate) fn capabilities(shared: &Shared) -> v1::Capabilities {
     let known = shared.engine.capabilities();
-    let whole = |ns: f64| if ns > 0.0 { ns.ceil() as u64 } else { 0 };
     let limits = &shared.config.limits;
     let newest = shared.engine.calibrations();
     let reach = newest
@@ -454,34 +487,7 @@ pub(crate) fn capabilities(shared: &Shared) -> v1::Capabilities {
         .iter()
         .filter_map(|name| proto::pattern_kind_of_name(name));
     v1::Capabilities {
-        controller: Some(v1::ControllerCapabilities {
-            model: known.model.clone(),
-            serial: known.serial.clone(),
-            firmware: String::new(),
-            uri: known.address.clone(),
-            tick_ns: known.tick_ns,
-            min_dwell_ns: known.dwell_min_ns.into(),
-            max_dwell_ns: known.dwell_max_ns.into(),
-            dwell_step_ns: known.tick_ns,
-            queue_positions: known.queue_positions,
-            dac_bits: known.dac_bits.into(),
-            blanker: Some(v1::Blanker {
-                kind: match known.blanker {
-                    BlankerKind::None => v1::BlankerKind::None,
-                    BlankerKind::Slow => v1::BlankerKind::Slow,
-                    BlankerKind::Fast => v1::BlankerKind::Fast,
-                } as i32,
-                opening_ns: whole(known.blanker_opening_ns),
-                closing_ns: whole(known.blanker_closing_ns),
-            }),
-            min_watchdog_ms: if known.has_watchdog { 5 } else { 0 },
-            max_watchdog_ms: if known.has_watchdog { 1000 } else { 0 },
-            has_dose_counter: known.has_dose_counter,
-            arbitrary_positions: true,
-            per_position_dwell: true,
-            cannot_promise: known.cannot.clone(),
-            retransmits: known.return_samples > 0,
-        }),
+        controller: Some(controller(known)),
         detectors: shared
             .engine
             .detectors()

@@ -4,6 +4,7 @@
 //! grows. Each stream has a thread and a file of its own, so a slow client skips nothing and slows nobody, and
 //! what is served is what was recorded, bit for bit.
 
+use domain::{Detector, Invalid};
 use engine::{Handle, Slot, Status as EngineStatus};
 use proto::v1::stream_samples_response::Event;
 use proto::{ChunkOptions, Gathering, proto_from_gap, v1};
@@ -238,6 +239,16 @@ impl<S: FnMut(Event) -> bool> Sending<'_, S> {
     }
 }
 
+/// Where the detector of that name stands, and it.
+fn found(detectors: &[Detector], name: &str) -> Result<(usize, Detector), Invalid> {
+    let at = detectors.iter().position(|d| d.name.as_str() == name);
+    let at = at.ok_or_else(|| {
+        let known: Vec<&str> = detectors.iter().map(|d| d.name.as_str()).collect();
+        Invalid::new("detector", format!("{name:.64?}"), known.join(", "))
+    })?;
+    Ok((at, detectors[at].clone()))
+}
+
 /// The sum of the read-outs of one detector at the commanded pixels of a rectangle, from what is recorded so far.
 pub(crate) fn signal_at(
     source: &Source,
@@ -251,19 +262,7 @@ pub(crate) fn signal_at(
         return Err(refuse(v1::ErrorReason::NotFound, "nothing is recorded yet"));
     };
     let detectors = &reader.header().detectors;
-    let found = detectors
-        .iter()
-        .enumerate()
-        .find(|(_, d)| d.name.as_str() == request.detector);
-    let Some((index, detector)) = found.map(|(i, d)| (i, d.clone())) else {
-        let known: Vec<&str> = detectors.iter().map(|d| d.name.as_str()).collect();
-        let value = format!("{:.64?}", request.detector);
-        return Err(invalid(domain::Invalid::new(
-            "detector",
-            value,
-            known.join(", "),
-        )));
-    };
+    let (index, detector) = found(detectors, &request.detector).map_err(invalid)?;
     if detector.signal == domain::SignalKind::Scalar {
         let text = "this detector delivers one value per position; see the pictures";
         return Err(refuse(v1::ErrorReason::Unsupported, text));

@@ -28,24 +28,6 @@ pub(crate) struct Wishes {
 impl Wishes {
     /// The wishes of a message; refuses what is out of range or not done by this version.
     pub(crate) fn of(options: &v1::PreviewOptions) -> Result<Self, Invalid> {
-        let plane = |(i, value): (usize, &i32)| match Plane::try_from(*value) {
-            Ok(Plane::Unspecified) => Ok(Plane::Estimate),
-            Ok(plane) => Ok(plane),
-            Err(_) => Err(Invalid::new(
-                format!("options.planes[{i}]"),
-                value,
-                "a plane that this version names",
-            )),
-        };
-        let mut planes: Vec<Plane> = options
-            .planes
-            .iter()
-            .enumerate()
-            .map(plane)
-            .collect::<Result<_, _>>()?;
-        if planes.is_empty() {
-            planes.push(Plane::Estimate);
-        }
         let rate = options.max_rate_hz;
         let period = period_of("options.max_rate_hz", rate, 10.0, 60.0)?;
         let encoding = PixelEncoding::try_from(options.encoding)
@@ -81,7 +63,7 @@ impl Wishes {
         let region = options.region.map(proto::rect_from_proto).transpose();
         Ok(Self {
             detectors: options.detectors.clone(),
-            planes,
+            planes: planes(&options.planes)?,
             period,
             region: region.map_err(|e| e.within("options.region"))?,
             scale: options.scale,
@@ -174,6 +156,23 @@ impl Wishes {
             unit: unit.to_owned(),
         }
     }
+}
+
+/// The planes asked for, or the estimate.
+fn planes(asked: &[i32]) -> Result<Vec<Plane>, Invalid> {
+    let plane = |(i, value): (usize, &i32)| match Plane::try_from(*value) {
+        Ok(Plane::Unspecified) => Ok(Plane::Estimate),
+        Ok(plane) => Ok(plane),
+        Err(_) => Err(Invalid::new(
+            format!("options.planes[{i}]"),
+            value,
+            "a plane that this version names",
+        )),
+    };
+    if asked.is_empty() {
+        return Ok(vec![Plane::Estimate]);
+    }
+    asked.iter().enumerate().map(plane).collect()
 }
 
 /// Lowest rate of a request, a second.

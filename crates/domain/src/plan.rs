@@ -528,13 +528,6 @@ impl Plan {
 
     /// Tests the plan against itself.
     pub fn check(&self) -> Result<(), Invalid> {
-        let range = |field: &'static str, ok: bool, value: String, allowed: &'static str| {
-            if ok {
-                Ok(())
-            } else {
-                Err(Invalid::new(field, value, allowed))
-            }
-        };
         let endless = self.kind == PlanKind::View;
         range(
             "n_frames",
@@ -561,15 +554,13 @@ impl Plan {
             lead_ms.to_string(),
             "1 to 1000 ms",
         )?;
-        let mut seen: Vec<&DetectorName> = Vec::new();
-        for detector in &self.detectors {
+        for (i, detector) in self.detectors.iter().enumerate() {
             range(
                 "detectors",
-                !seen.contains(&detector),
+                !self.detectors[..i].contains(detector),
                 detector.to_string(),
                 "each detector once",
             )?;
-            seen.push(detector);
         }
         if let Order::InterleavedBands { by } = self.order {
             range(
@@ -580,18 +571,7 @@ impl Plan {
             )?;
         }
         check_pattern(&self.pattern, self.field.grid)?;
-        let rising = self.settle.table.windows(2).all(|w| w[0].0 < w[1].0);
-        let finite = self
-            .settle
-            .table
-            .iter()
-            .all(|(at, _)| at.is_finite() && *at >= 0.0);
-        range(
-            "settle",
-            rising && finite,
-            format!("{:?}", self.settle.table),
-            "jump lengths ≥ 0 px, strictly rising",
-        )?;
+        check_settle(&self.settle)?;
         if self.limits.mean.is_some()
             || self.limits.area.is_some()
             || self.dose_rate_limit.is_some()
@@ -624,6 +604,30 @@ fn check_detached(plan: &Plan) -> Result<(), Invalid> {
         )),
         _ => Ok(()),
     }
+}
+
+fn range(
+    field: &'static str,
+    ok: bool,
+    value: String,
+    allowed: &'static str,
+) -> Result<(), Invalid> {
+    if ok {
+        Ok(())
+    } else {
+        Err(Invalid::new(field, value, allowed))
+    }
+}
+
+fn check_settle(law: &SettleLaw) -> Result<(), Invalid> {
+    let rising = law.table.windows(2).all(|w| w[0].0 < w[1].0);
+    let finite = |(at, _): &(f32, u32)| at.is_finite() && *at >= 0.0;
+    range(
+        "settle",
+        rising && law.table.iter().all(finite),
+        format!("{:?}", law.table),
+        "jump lengths ≥ 0 px, strictly rising",
+    )
 }
 
 fn check_pattern(pattern: &Pattern, grid: Grid) -> Result<(), Invalid> {

@@ -277,6 +277,15 @@ impl Again {
         }
     }
 
+    fn compare_estimate(&mut self, frame: u64, recorded: u64) {
+        let made = self.estimates.back().map_or(0, estimating::digest);
+        self.report.digests.push((recorded, made));
+        if made != recorded && self.report.kernel_matches {
+            self.report
+                .differ(|| format!("the final estimate of frame {frame} differs"));
+        }
+    }
+
     fn input(
         &mut self,
         name: &str,
@@ -340,14 +349,7 @@ impl Again {
             "slip" => self.feed(Event::Device(hal::Event::Samples(slipped(values))), now),
             "split" => self.merging = Some((value(0), Vec::new())),
             "decided" => self.decided(values, now),
-            "estimate_digest" => {
-                let made = self.estimates.back().map_or(0, estimating::digest);
-                self.report.digests.push((value(1), made));
-                if made != value(1) && self.report.kernel_matches {
-                    self.report
-                        .differ(|| format!("the final estimate of frame {} differs", value(0)));
-                }
-            }
+            "estimate_digest" => self.compare_estimate(value(0), value(1)),
             other => self
                 .report
                 .differ(|| format!("input of unknown name {other}")),

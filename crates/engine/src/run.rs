@@ -81,6 +81,17 @@ pub(crate) struct Wires {
 }
 
 impl Wires {
+    fn new(shared: Arc<Shared>, words: Sender<Event>) -> Self {
+        let now = shared.clock.now().as_nanos() as u64;
+        Self {
+            shared,
+            words,
+            recorder_at: Arc::new(AtomicU64::new(now)),
+            estimate: Slot::default(),
+            panicked: Arc::default(),
+        }
+    }
+
     /// Runs `body`; a panic blanks first, then tells the engine which part is gone.
     fn contained(&self, part: &'static str, body: impl FnOnce()) -> bool {
         if catch_unwind(AssertUnwindSafe(body)).is_ok() {
@@ -119,7 +130,6 @@ pub fn start(
     let (records_in, records) = bounded(RECORDS);
     let (work_in, work) = bounded(WORK);
     let (asks_in, asks) = bounded(ASKS);
-    let recorder_at = Arc::new(AtomicU64::new(clock.now().as_nanos() as u64));
     let shared = Arc::new(share(
         config,
         capabilities,
@@ -128,13 +138,7 @@ pub fn start(
         commands_in,
         urgent_in,
     ));
-    let wires = Wires {
-        shared: shared.clone(),
-        words: words_in,
-        recorder_at,
-        estimate: Slot::default(),
-        panicked: Arc::default(),
-    };
+    let wires = Wires::new(shared.clone(), words_in);
     let panicked = wires.panicked.clone();
     let mut threads = Threads {
         wires,

@@ -7,6 +7,7 @@ use std::fmt;
 use std::path::PathBuf;
 use std::sync::Arc;
 use std::time::Duration;
+use store::FinishReason;
 
 /// Name of an acquisition; also of its directory, `<id>.zspy`.
 #[derive(Debug, Clone, PartialEq, Eq, Hash, PartialOrd, Ord)]
@@ -180,6 +181,27 @@ pub enum EndReason {
         /// `policy`, `reconstruction`, `recorder`, `link`, `engine`.
         part: &'static str,
     },
+}
+
+impl EndReason {
+    /// As the journal has it.
+    #[must_use]
+    pub fn recorded(&self) -> FinishReason {
+        match self {
+            Self::Complete => FinishReason::Complete,
+            Self::Stopped { rule, .. } => FinishReason::StopRule((*rule).to_owned()),
+            Self::DoseLimit { .. } => FinishReason::DoseLimit,
+            Self::DetachedTime => FinishReason::DetachedBound,
+            Self::Requested => FinishReason::Requested,
+            Self::Trip { .. }
+            | Self::SessionLost
+            | Self::Slip { .. }
+            | Self::Refused { .. }
+            | Self::Late => FinishReason::Hazard,
+            Self::Recording { .. } => FinishReason::Storage,
+            Self::Decision { .. } | Self::Panic { .. } => FinishReason::Internal,
+        }
+    }
 }
 
 impl fmt::Display for EndReason {

@@ -8,7 +8,8 @@ use crate::score::{Planes, Score, score};
 use crate::stopwatch::{Spent, Stopwatch};
 use domain::{
     Clock, ColumnState, Current, DetectorName, DwellTime, Electrons, Exposure, Grid, Invalid,
-    MonotonicClock, Nanometres, Pitch, Plan, SampleBlock, ScanField, SettleLaw, VirtualClock,
+    MonotonicClock, Nanometres, Pitch, PixelRect, Plan, SampleBlock, ScanField, SettleLaw,
+    VirtualClock,
 };
 use engine::lockstep::{Lockstep, Observer};
 use engine::{CoilCalibration, Config, State};
@@ -87,8 +88,10 @@ pub struct Report {
     pub full_raster_time_s: f64,
     /// Detected events per visited pixel, by detector.
     pub events_per_visited_pixel: BTreeMap<String, f64>,
-    /// Quality by detector, in the specimen's own values.
+    /// Quality by detector, in the specimen's own values; empty for a grid beyond 4096² of which no data set was written.
     pub quality: Vec<Score>,
+    /// What was scored: first row, first column, rows and columns. All of it up to 4096², else its middle.
+    pub scored: [u32; 4],
     /// Wall and CPU time by stage.
     pub stages: BTreeMap<&'static str, Spent>,
     /// The data set, where one was written.
@@ -302,17 +305,14 @@ impl Stage {
             (Some(target), Some(path)) => Some(target.take(path)?),
             _ => None,
         };
-        let quality = match &outcome.estimate {
-            Some(estimate) if estimate.scale == 1 && !tally.visits.is_empty() => {
-                self.scores(plan, estimate, &tally.visits)?
-            }
+        let planes = match (&outcome.estimate, &dataset) {
+            (Some(estimate), _) if tally.scored == plan.field.grid.rect() => held(estimate),
+            (Some(_), Some(path)) => on_disk(path, tally.scored)?,
             _ => Vec::new(),
         };
+        let quality = self.scores(plan.field.pitch, &planes, &tally)?;
         watch.lap("score");
-        let visited = match tally.visits.as_slice() {
-            [] => acquisition.n_visited,
-            visits => visits.iter().filter(|v| **v > 0.0).count() as u64,
-        };
+        let visited = tally.n_visited();
         let per_visited = |sum: &f64| sum / visited.max(1) as f64;
         let names = plan.detectors.iter().map(ToString::to_string);
         Ok(Report {
@@ -334,6 +334,12 @@ impl Stage {
             full_raster_time_s: prediction.full_raster_time.as_secs_f64(),
             events_per_visited_pixel: names.zip(tally.events.iter().map(per_visited)).collect(),
             quality,
+            scored: [
+                tally.scored.row,
+                tally.scored.col,
+                tally.scored.n_rows,
+                tally.scored.n_cols,
+            ],
             stages: watch.stages(),
             dataset,
         })
@@ -341,26 +347,26 @@ impl Stage {
 
     fn scores(
         &self,
-        plan: &Plan,
-        estimate: &domain::Estimate,
-        visits: &[f32],
+        pitch: Pitch,
+        estimated: &[Estimated],
+        tally: &Tally,
     ) -> Result<Vec<Score>, Error> {
-        let field = plan.field;
-        let mut scores = Vec::new();
-        for detector in &estimate.detectors {
-            let name = detector.detector.as_str();
+        let grid = Grid::new(tally.scored.n_rows, tally.scored.n_cols)?;
+        let score_of = |(detector, [mean, uncertainty]): &Estimated| {
+            let name = detector.as_str();
             let truth = self
                 .truth(name)
                 .ok_or_else(|| Invalid::new("detector", name, "one of the specimen's"))?;
+            let truth = cut(&truth, tally.grid, tally.scored);
             let planes = Planes {
                 detector: name,
                 truth: &truth,
-                mean: &detector.mean,
-                uncertainty: &detector.uncertainty,
+                mean,
+                uncertainty,
             };
-            scores.push(score(field.grid, field.pitch, &planes, visits)?);
-        }
-        Ok(scores)
+            score(grid, pitch, &planes, &tally.visits)
+        };
+        estimated.iter().map(score_of).collect()
     }
 
     fn session(&self, plan: &Plan, directory: Option<&Path>) -> Result<Session, Error> {
@@ -430,38 +436,107 @@ impl Target {
     }
 }
 
-/// Grids beyond this are not scored: neither their truth nor their estimate is held as a whole.
-const SCORED_PIXELS: u64 = 4096 * 4096;
+/// Mean and uncertainty of a detector.
+type Estimated = (DetectorName, [Arc<[f32]>; 2]);
+
+/// What the estimate holds.
+fn held(estimate: &domain::Estimate) -> Vec<Estimated> {
+    let planes = |d: &domain::DetectorEstimate| {
+        let planes = [d.mean.clone(), d.uncertainty.clone()];
+        (d.detector.clone(), planes)
+    };
+    estimate.detectors.iter().map(planes).collect()
+}
+
+/// The part `rect` of what a data set holds.
+fn on_disk(path: &Path, rect: PixelRect) -> Result<Vec<Estimated>, Error> {
+    let set = store::DataSet::open(path)?;
+    let mut all = Vec::new();
+    for (i, detector) in set.header().plan.detectors.iter().enumerate() {
+        if let Some(names) = set.estimate_names(i) {
+            let [mean, uncertainty] = names.map(|name| set.read_map(&name, 0, rect));
+            all.push((detector.clone(), [mean?.into(), uncertainty?.into()]));
+        }
+    }
+    Ok(all)
+}
+
+fn cut(plane: &Arc<[f32]>, grid: Grid, rect: PixelRect) -> Arc<[f32]> {
+    if rect == grid.rect() {
+        return plane.clone();
+    }
+    let (first, n) = (rect.col as usize, rect.n_cols as usize);
+    plane
+        .chunks(grid.n_cols() as usize)
+        .skip(rect.row as usize)
+        .take(rect.n_rows as usize)
+        .flat_map(|row| row[first..first + n].iter().copied())
+        .collect()
+}
+
+/// Beyond this side the middle of a grid is scored: neither its truth nor its estimate is held a second time.
+const SCORED_SIDE: u32 = 4096;
 
 /// Counts visits and events while the scan runs.
 struct Tally {
     grid: Grid,
-    /// Empty where nothing is scored.
+    /// What is scored.
+    scored: PixelRect,
+    /// Visits of each pixel of `scored`.
     visits: Vec<f32>,
+    /// One bit per pixel of the grid.
+    visited: Vec<u64>,
     events: Vec<f64>,
 }
 
 impl Tally {
     fn new(grid: Grid) -> Self {
-        let scored = grid.n_pixels() <= SCORED_PIXELS;
+        let middle = |n: u32| (n.saturating_sub(SCORED_SIDE) / 2, n.min(SCORED_SIDE));
+        let ((row, n_rows), (col, n_cols)) = (middle(grid.n_rows()), middle(grid.n_cols()));
+        let scored = PixelRect {
+            row,
+            col,
+            n_rows,
+            n_cols,
+        };
         Self {
             grid,
-            visits: vec![0.0; if scored { grid.n_pixels() as usize } else { 0 }],
+            scored,
+            visits: vec![0.0; scored.n_pixels() as usize],
+            visited: vec![0; grid.n_pixels().div_ceil(64) as usize],
             events: Vec::new(),
+        }
+    }
+
+    fn n_visited(&self) -> u64 {
+        let ones = |word: &u64| u64::from(word.count_ones());
+        self.visited.iter().map(ones).sum()
+    }
+
+    fn visit(&mut self, row: f32, col: f32) {
+        let nearest = |x: f32, n: u32| x.round().clamp(0.0, (n - 1) as f32) as u32;
+        let (row, col) = (
+            nearest(row, self.grid.n_rows()),
+            nearest(col, self.grid.n_cols()),
+        );
+        let pixel = row as usize * self.grid.n_cols() as usize + col as usize;
+        self.visited[pixel / 64] |= 1 << (pixel % 64);
+        if self.scored.contains(row, col) {
+            let PixelRect {
+                row: top,
+                col: left,
+                n_cols,
+                ..
+            } = self.scored;
+            self.visits[(row - top) as usize * n_cols as usize + (col - left) as usize] += 1.0;
         }
     }
 }
 
 impl Observer for Tally {
     fn block(&mut self, block: &Arc<SampleBlock>) {
-        let last = |n: u32| (n - 1) as f32;
         for (row, col) in block.row.iter().zip(&block.col) {
-            let row = row.round().clamp(0.0, last(self.grid.n_rows())) as usize;
-            let col = col.round().clamp(0.0, last(self.grid.n_cols())) as usize;
-            let pixel = row * self.grid.n_cols() as usize + col;
-            if let Some(visits) = self.visits.get_mut(pixel) {
-                *visits += 1.0;
-            }
+            self.visit(*row, *col);
         }
         self.events.resize(block.signals.len(), 0.0);
         for (sum, signal) in self.events.iter_mut().zip(&block.signals) {

@@ -11,7 +11,7 @@ use domain::{
 use std::path::Path;
 use std::sync::Arc;
 use store::{
-    ArmingId, BlockRecord, Finaliser, Finish, FinishReason, Header, Record, Recorder,
+    ArmingId, BlockRecord, FinalState, Finaliser, Finish, FinishReason, Header, Record, Recorder,
     RecorderSettings,
 };
 
@@ -31,7 +31,9 @@ fn main() -> Result<(), Box<dyn std::error::Error>> {
         recorder.append(&block(frame))?;
     }
     let finish = Finish {
-        reason: FinishReason::Completed,
+        state: FinalState::Finished,
+        reason: FinishReason::Complete,
+        text: "every planned position was exposed".to_owned(),
         totals: domain::DoseTotals::default(),
         n_samples: u64::from(n_frames) * u64::from(N_ROWS),
         n_gaps: 0,

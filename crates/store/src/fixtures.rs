@@ -1,8 +1,8 @@
 //! Small acquisitions for the tests of this crate.
 
 use crate::record::{
-    ArmingId, BatchRecord, BlockRecord, Decider, Event, Finish, FinishReason, GapRecord, Header,
-    Record, RunState,
+    ArmingId, BatchRecord, BlockRecord, Decider, Event, FinalState, Finish, FinishReason,
+    GapRecord, Header, Record, RunState,
 };
 use domain::{
     BatchId, Current, Detector, DetectorCalibration, DetectorName, DoseTotals, DwellTime, Exposure,
@@ -140,7 +140,9 @@ pub(crate) fn block(
 
 pub(crate) fn finish(n_samples: u64, n_gaps: u64) -> Finish {
     Finish {
-        reason: FinishReason::Completed,
+        state: FinalState::Finished,
+        reason: FinishReason::Complete,
+        text: "every planned position was exposed".to_owned(),
         totals: DoseTotals {
             committed: 0.0,
             dwell: 62.4 * n_samples as f64,

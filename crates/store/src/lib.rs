@@ -41,7 +41,7 @@ pub use picture::{
     write_npy_f32, write_png, write_png_gray16, write_tiff_f32, write_tiff_u8, write_tiff_u16,
 };
 pub use record::{
-    ArmingId, BatchRecord, BlockRecord, Command, Decider, Event, Finish, FinishReason, GapRecord,
-    Header, Instrument, Record, RunState, Status,
+    ArmingId, BatchRecord, BlockRecord, Command, Decider, Event, FinalState, Finish, FinishReason,
+    GapRecord, Header, Instrument, Record, RunState, Status,
 };
 pub use scratch::ScratchFile;

@@ -9,7 +9,7 @@ mod event;
 mod header;
 mod plan;
 
-pub use event::{Command, Event, Finish, FinishReason, RunState, Status};
+pub use event::{Command, Event, FinalState, Finish, FinishReason, RunState, Status};
 pub(crate) use event::{EventMirror, FinishMirror};
 pub(crate) use header::{DetectorCalibrationMirror, HeaderMirror};
 pub(crate) use plan::{bulk_of, plan_json};

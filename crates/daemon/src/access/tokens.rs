@@ -182,14 +182,17 @@ fn write(path: &Path, tokens: &[Token]) -> Result<(), Error> {
         let _ = writeln!(text, "{} {} {}", token.name, token.role, token.sha256);
     }
     let new = path.with_extension("new");
+    let directory = path.parent().unwrap_or(Path::new("."));
     let write = || {
+        // Before the service has run for the first time.
+        std::fs::create_dir_all(directory)?;
         let mut options = std::fs::OpenOptions::new();
         options.write(true).create(true).truncate(true).mode(0o600);
         let mut file = options.open(&new)?;
         file.write_all(text.as_bytes())?;
         file.sync_all()?;
         // The service may run as another user than the one who edits as root.
-        if let Ok(old) = std::fs::metadata(path) {
+        if let Ok(old) = std::fs::metadata(path).or_else(|_| std::fs::metadata(directory)) {
             let _ = std::os::unix::fs::chown(&new, Some(old.uid()), Some(old.gid()));
         }
         std::fs::rename(&new, path)
@@ -204,7 +207,8 @@ mod tests {
     #[test]
     fn a_token_is_known_until_it_is_removed_and_its_secret_is_not_in_the_file() {
         let directory = tempfile::tempdir().unwrap();
-        let path = directory.path().join("tokens");
+        // The directory is the service's, which has not run yet.
+        let path = directory.path().join("data/tokens");
         let file = TokenFile::open(&path).unwrap();
         assert!(file.tokens().is_empty());
         let ana = TokenFile::add(&path, "ana", Role::Operator).unwrap();

@@ -4,14 +4,13 @@ use super::estimating::Estimator;
 use super::store_failure;
 use crate::core::{Edges, OpenFailure, Settings, Totals};
 use crate::{
-    AcquisitionId, Config, EndReason, Origin, PlannedCoils, Prediction, Prepared, RecorderState,
-    State,
+    AcquisitionId, Config, Origin, PlannedCoils, Prediction, Prepared, RecorderState, State,
 };
 use domain::{BlankTravel, DwellTime, Invalid};
 use hal::{BlankerKind, Capabilities, FieldCalibration, FieldUnit};
 use std::path::{Path, PathBuf};
 use std::time::Duration;
-use store::{ColumnKey, Finish, FinishReason, Header, Instrument, Recorder, RecorderSettings};
+use store::{ColumnKey, FinalState, Finish, Header, Instrument, Recorder, RecorderSettings};
 
 /// Room on the disk below which nothing is recorded, bytes.
 pub(crate) const SPACE_RESERVE: u64 = 16 << 20;
@@ -145,16 +144,14 @@ fn settings(
 
 /// The last record of a journal.
 pub(crate) fn finish_of(totals: &Totals) -> Finish {
-    let text = || totals.reason.to_string();
-    let reason = match (totals.state, &totals.reason) {
-        (State::Finished, EndReason::Complete) => FinishReason::Completed,
-        (State::Finished, _) => FinishReason::Stopped(text()),
-        (_, EndReason::Trip { cause }) => FinishReason::Tripped(cause.to_string()),
-        (State::Failed, _) => FinishReason::Failed(text()),
-        _ => FinishReason::Aborted(text()),
-    };
     Finish {
-        reason,
+        state: match totals.state {
+            State::Finished => FinalState::Finished,
+            State::Failed => FinalState::Failed,
+            _ => FinalState::Aborted,
+        },
+        reason: totals.reason.recorded(),
+        text: totals.reason.to_string(),
         totals: totals.dose,
         n_samples: totals.n_sampled,
         n_gaps: totals.n_gaps,
@@ -206,23 +203,26 @@ impl Finishing {
     }
 }
 
+/// A setting of the session.
+fn recorded<'a>(header: &'a Header, name: &str) -> Result<&'a str, Invalid> {
+    let found = header.settings.iter().find(|(n, _)| n == name);
+    found
+        .map(|(_, value)| value.as_str())
+        .ok_or_else(|| Invalid::new(format!("journal.settings.{name}"), "missing", "recorded"))
+}
+
+fn recorded_number(header: &Header, name: &str) -> Result<u64, Invalid> {
+    let value = recorded(header, name)?;
+    value
+        .parse()
+        .map_err(|_| Invalid::new(format!("journal.settings.{name}"), value, "a whole number"))
+}
+
 /// What a replay needs, from a header: the prepared plan, the machine's settings, whether there is an estimator.
 pub(crate) fn from_header(header: &Header) -> Result<(Prepared, Settings, bool), Invalid> {
-    let text = |name: &str| {
-        header
-            .settings
-            .iter()
-            .find(|(n, _)| n == name)
-            .map(|(_, value)| value.as_str())
-            .ok_or_else(|| Invalid::new(format!("journal.settings.{name}"), "missing", "recorded"))
-    };
-    let number = |name: &str| {
-        let value = text(name)?;
-        value
-            .parse::<u64>()
-            .map_err(|_| Invalid::new(format!("journal.settings.{name}"), value, "a whole number"))
-    };
-    let flag = |name: &str| Ok::<_, Invalid>(text(name)? == "true");
+    let text = |name| recorded(header, name);
+    let number = |name| recorded_number(header, name);
+    let flag = |name| Ok::<_, Invalid>(recorded(header, name)? == "true");
     let blank_travel = match text("blank_travel")? {
         "always" => BlankTravel::Always,
         other => match other.strip_prefix("beyond ").and_then(|px| px.parse().ok()) {

@@ -124,13 +124,8 @@ impl Trainer {
                     self.stage = Stage::Judge;
                     if self.n_passes == RESTART {
                         let picture = pictured(&frame, &model, workers);
-                        self.model = Some(start(
-                            &frame,
-                            &picture,
-                            self.fit.length,
-                            self.seed ^ 1,
-                            workers,
-                        ));
+                        let (length, seed) = (self.fit.length, self.seed ^ 1);
+                        self.model = Some(start(&frame, &picture, length, seed, workers));
                         return (RESTART_COST, None);
                     }
                     self.model = Some(model);

@@ -221,17 +221,18 @@ impl DataSet {
         self.read_map(name, frame, self.header.plan.field.grid.rect())
     }
 
-    /// Name of the estimate of detector number `i` of the plan.
+    /// Names of estimate and uncertainty of detector number `i` of the plan; `None` if it is no scalar.
     #[must_use]
-    pub fn estimate_name(&self, i: usize) -> Option<String> {
+    pub fn estimate_names(&self, i: usize) -> Option<[String; 2]> {
         let scalar = |d: &domain::Detector| d.signal == domain::SignalKind::Scalar;
         let alone = self.header.detectors.iter().filter(|d| scalar(d)).count() == 1;
         let detector = self.header.detectors.get(i).filter(|d| scalar(d))?;
-        Some(if alone {
-            "estimate".to_owned()
+        let suffix = if alone {
+            String::new()
         } else {
-            format!("estimate-{}", detector.name)
-        })
+            format!("-{}", detector.name)
+        };
+        Some(["estimate", "uncertainty"].map(|name| format!("{name}{suffix}")))
     }
 }
 

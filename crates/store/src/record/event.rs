@@ -317,27 +317,50 @@ impl From<EventMirror> for Event {
     }
 }
 
+const COMPLETE: &str = "every planned position was exposed";
+
+/// Which way an acquisition ended.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum FinalState {
+    /// As planned.
+    Finished,
+    /// Before its time.
+    Aborted,
+    /// By a fault.
+    Failed,
+}
+
 /// Why an acquisition ended.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(rename_all = "snake_case")]
 pub enum FinishReason {
     /// Every position of the plan.
-    Completed,
-    /// A stop rule or a limit, in a sentence.
-    Stopped(String),
-    /// Abort, by whom or by what, in a sentence.
-    Aborted(String),
-    /// A trip that was not resumed, by cause.
-    Tripped(String),
-    /// A fault.
-    Failed(String),
+    Complete,
+    /// A stop rule: `positions`, `time`, `dose`, `resolution` or `precision`; empty: not told.
+    StopRule(String),
+    /// A dose limit forbade the next position.
+    DoseLimit,
+    /// The time of a detached acquisition was up.
+    DetachedBound,
+    /// By request.
+    Requested,
+    /// Something that was not safe to go on with.
+    Hazard,
+    /// The recording failed.
+    Storage,
+    /// A fault of the service.
+    Internal,
 }
 
-/// Totals of an acquisition.
+/// End and totals of an acquisition.
 #[derive(Debug, Clone, PartialEq)]
 pub struct Finish {
-    /// Why it ended.
+    /// Which way it ended.
+    pub state: FinalState,
+    /// Why.
     pub reason: FinishReason,
+    /// Why, in a sentence. Not kept where every planned position was exposed.
+    pub text: String,
     /// Electrons.
     pub totals: DoseTotals,
     /// Positions that were sampled.
@@ -348,9 +371,52 @@ pub struct Finish {
     pub scan_ns: u64,
 }
 
+/// State and sentence of a [`Finish`] as journals have had them since version 1.
+#[derive(Debug, Serialize, Deserialize)]
+#[serde(rename_all = "snake_case")]
+enum EndMirror {
+    Completed,
+    Stopped(String),
+    Aborted(String),
+    Tripped(String),
+    Failed(String),
+}
+
+impl From<&Finish> for EndMirror {
+    fn from(finish: &Finish) -> Self {
+        let text = finish.text.clone();
+        match (finish.state, &finish.reason) {
+            (FinalState::Finished, FinishReason::Complete) => Self::Completed,
+            (FinalState::Finished, _) => Self::Stopped(text),
+            (FinalState::Aborted, _) => Self::Aborted(text),
+            (FinalState::Failed, _) => Self::Failed(text),
+        }
+    }
+}
+
+impl EndMirror {
+    /// State, the nearest reason, and the sentence.
+    fn read(self) -> (FinalState, FinishReason, String) {
+        use FinalState::{Aborted, Failed, Finished};
+        match self {
+            Self::Completed => (Finished, FinishReason::Complete, COMPLETE.to_owned()),
+            Self::Stopped(text) => (Finished, FinishReason::StopRule(String::new()), text),
+            Self::Aborted(text) => (Aborted, FinishReason::Requested, text),
+            Self::Tripped(cause) => {
+                let text = format!("the controller tripped: {cause}");
+                (Aborted, FinishReason::Hazard, text)
+            }
+            Self::Failed(text) => (Failed, FinishReason::Internal, text),
+        }
+    }
+}
+
 #[derive(Debug, Serialize, Deserialize)]
 pub(crate) struct FinishMirror {
-    reason: FinishReason,
+    reason: EndMirror,
+    /// Not there in the first journals of version 1.
+    #[serde(default)]
+    why: Option<FinishReason>,
     committed: f64,
     dwell: f64,
     outside: f64,
@@ -365,7 +431,8 @@ impl From<&Finish> for FinishMirror {
         // JSON has no word for what is not finite; a total that is not is a broken ledger.
         let finite = |v: f64| if v.is_finite() { v } else { f64::MAX };
         Self {
-            reason: finish.reason.clone(),
+            reason: finish.into(),
+            why: Some(finish.reason.clone()),
             committed: finite(finish.totals.committed),
             dwell: finite(finish.totals.dwell),
             outside: finite(finish.totals.outside),
@@ -379,8 +446,11 @@ impl From<&Finish> for FinishMirror {
 
 impl From<FinishMirror> for Finish {
     fn from(mirror: FinishMirror) -> Self {
+        let (state, nearest, text) = mirror.reason.read();
         Self {
-            reason: mirror.reason,
+            state,
+            reason: mirror.why.unwrap_or(nearest),
+            text,
             totals: DoseTotals {
                 committed: mirror.committed,
                 dwell: mirror.dwell,
