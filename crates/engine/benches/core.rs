@@ -80,28 +80,40 @@ fn positions(frame: u32) -> PositionBatch {
     batch
 }
 
-fn run(limited: bool) -> f64 {
-    let capabilities = capabilities();
-    let config = Config {
-        estimate: false,
-        ..Config::default()
-    };
+fn prepared(limited: bool, config: &Config) -> Prepared {
     let column = ColumnState {
         probe_current: Current::from_picoamperes(10.0).ok(),
         probe_current_source: "bench".into(),
         ..ColumnState::default()
     };
     let id = AcquisitionId::new(Duration::ZERO, 0);
-    let prepared = Prepared::new(
-        id.clone(),
-        &plan(limited),
-        &config,
-        &capabilities,
-        &column,
-        Duration::ZERO,
-    )
-    .expect("a valid plan");
-    let mut core = Core::new(Settings::new(&config, &capabilities));
+    let plan = plan(limited);
+    Prepared::new(id, &plan, config, &capabilities(), &column, Duration::ZERO)
+        .expect("a valid plan")
+}
+
+/// The exposures of `positions`, as the device tells of them.
+fn sampled(arming: Arming, positions: &PositionBatch, first_position: u64, t0_ns: u64) -> RawBlock {
+    let n = positions.len();
+    RawBlock {
+        arming,
+        first_position,
+        n_positions: n as u32,
+        t0_ns,
+        unblanked_outside_ns: 0,
+        flags: PerPosition::Uniform(SampleFlags::default()),
+        signals: (0..4).map(|_| Signal::Scalar(vec![1.0; n])).collect(),
+    }
+}
+
+fn run(limited: bool) -> f64 {
+    let config = Config {
+        estimate: false,
+        ..Config::default()
+    };
+    let prepared = prepared(limited, &config);
+    let id = prepared.id.clone();
+    let mut core = Core::new(Settings::new(&config, &capabilities()));
     let clock = MonotonicClock::new();
     let arming = Arming {
         session: 1,
@@ -139,17 +151,9 @@ fn run(limited: bool) -> f64 {
                     });
                 }
                 Action::Submit { positions, .. } => {
-                    let n = positions.len();
-                    events.push(Event::Device(hal::Event::Samples(RawBlock {
-                        arming,
-                        first_position: positions.first_position,
-                        n_positions: n as u32,
-                        t0_ns: t_ns,
-                        unblanked_outside_ns: 0,
-                        flags: PerPosition::Uniform(SampleFlags::default()),
-                        signals: (0..4).map(|_| Signal::Scalar(vec![1.0; n])).collect(),
-                    })));
-                    t_ns += 100 * n as u64;
+                    let raw = sampled(arming, &positions, positions.first_position, t_ns);
+                    t_ns += 100 * u64::from(raw.n_positions);
+                    events.push(Event::Device(hal::Event::Samples(raw)));
                 }
                 Action::Block { block, .. } => n_done += usize::from(!block.is_empty()),
                 _ => {}

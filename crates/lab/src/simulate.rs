@@ -549,3 +549,27 @@ impl Observer for Tally {
         }
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn of_a_large_grid_the_middle_is_scored_and_every_pixel_counted() {
+        let grid = Grid::new(4, 6000).unwrap();
+        let mut tally = Tally::new(grid);
+        let rect = tally.scored;
+        assert_eq!((rect.row, rect.col), (0, 952));
+        assert_eq!((rect.n_rows, rect.n_cols), (4, 4096));
+        for (row, col) in [(0.2, 0.0), (3.0, 952.4), (3.0, 951.6), (9.0, 5999.4)] {
+            tally.visit(row, col);
+        }
+        assert_eq!(tally.n_visited(), 3);
+        let visited = tally.visits.iter().enumerate().filter(|(_, n)| **n > 0.0);
+        assert_eq!(visited.collect::<Vec<_>>(), [(3 * 4096, &2.0)]);
+        let plane: Arc<[f32]> = (0..24_000).map(|i| i as f32).collect();
+        let part = cut(&plane, grid, rect);
+        assert_eq!((part[0], part[4096]), (952.0, 6952.0));
+        assert_eq!(part.len(), tally.visits.len());
+    }
+}
