@@ -126,7 +126,7 @@ impl Pace {
             // Time that may not pass yet is lost like lag, else it would pass in a leap.
             self.owed = self.owed.min(self.ticks(TURN_MAX) * times);
         }
-        self.adapt(device, passed, now);
+        self.adapt(passed, now);
         self.wait(device, allowed < until)
     }
 
@@ -171,12 +171,12 @@ impl Pace {
         }
     }
 
-    fn adapt(&mut self, device: &Device, passed: u64, began: Duration) {
+    fn adapt(&mut self, passed: u64, began: Duration) {
         let took = self.clock.now().saturating_sub(began);
         let most = self.ticks(STEP_MAX) as u64;
         if took > STEP_WALL {
             self.step = (self.step / 2).max(1 + most / 1000);
-        } else if took < STEP_WALL / 4 && passed >= self.step && device.state() == State::Exposing {
+        } else if took < STEP_WALL / 4 && passed >= self.step {
             self.step = (self.step * 2).min(most);
         }
     }

@@ -104,6 +104,22 @@ fn at_max_positions_run_ahead_and_idle_time_does_not() {
 }
 
 #[test]
+fn idle_time_moves_in_whole_milliseconds_so_that_an_idle_instrument_costs_next_to_nothing() {
+    let mut device = Line::new().device;
+    let clock = VirtualClock::new();
+    let mut pace = Pace::new(&device, Arc::new(clock.clone()), Speed::Times(1.0));
+    let mut n_turns = 0;
+    while clock.now() < Duration::from_secs(1) {
+        let wait = pace.turn(&mut device, false);
+        clock.sleep(wait.max(Duration::from_micros(1)));
+        n_turns += 1;
+    }
+    assert!(device.tick().0.abs_diff(1000 * MS) <= 10 * MS);
+    // One wait of 5 ms and five steps.
+    assert!(n_turns <= 6 * 200 + 20, "{n_turns} turns a second");
+}
+
+#[test]
 fn speeds_are_numbers_or_max() {
     assert_eq!("max".parse::<Speed>().unwrap(), Speed::Max);
     assert_eq!("2.5".parse::<Speed>().unwrap(), Speed::Times(2.5));
