@@ -312,6 +312,8 @@ impl<M: Memory, H: Hardware, O: Outbox> Handler for Turn<'_, M, H, O> {
             }
         }
         controller.link.owes_blanked = Some(controller.tick);
+        // Whoever asked wants to see the beam off, also where it was off before.
+        controller.link.owes_status = true;
         Ok(())
     }
 

@@ -227,6 +227,36 @@ fn blank_acts_in_any_session_and_arming_and_cuts_the_dwell() {
 }
 
 #[test]
+fn every_blank_is_followed_by_a_status_that_shows_the_beam_off() {
+    let mut rig = Rig::armed(configuration(), ARM);
+    rig.uniform(3, timing(5, 1000, PLAIN));
+    rig.advance_to(500);
+    // While it exposes, when it has tripped, and when the trip has been cleared.
+    for round in 0..3 {
+        let n = rig.outbox.packets.len();
+        rig.send(&Command::Blank);
+        let beams: Vec<bool> = rig.outbox.packets[n..]
+            .iter()
+            .filter_map(|(header, payload)| {
+                let packet = Packet {
+                    header: *header,
+                    payload,
+                };
+                match Report::read(&packet) {
+                    Ok(Report::Status(status)) => Some(status.is_beam_on),
+                    _ => None,
+                }
+            })
+            .collect();
+        assert_eq!(beams, [false], "round {round}");
+        if round == 1 {
+            let id = rig.trip().unwrap().id;
+            rig.send(&Command::ClearTrip(ClearTrip { id }));
+        }
+    }
+}
+
+#[test]
 fn blank_before_any_hello_is_answered_and_latches_nothing() {
     let mut rig = Rig::default();
     rig.send_as(&Command::Blank, 0, Arming::default());
