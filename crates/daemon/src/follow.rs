@@ -16,8 +16,8 @@ use std::sync::atomic::{AtomicBool, Ordering};
 use std::time::Duration;
 use store::{JournalReader, Record};
 
-/// Read ahead of the records.
-const BUFFER_BYTES: usize = 1 << 18;
+/// Read ahead of the records. What is longer, as a block of samples, is read to where it is decoded, without a stop here.
+const BUFFER_BYTES: usize = 1 << 13;
 /// Longest wait without looking whether the reader is still wanted.
 const TURN: Duration = Duration::from_millis(100);
 
@@ -58,9 +58,9 @@ impl Source {
             .is_ok_and(|acquisition| !acquisition.state.is_final())
     }
 
-    /// Whether the journal has more than `position` bytes.
-    fn has_beyond(&self, position: u64) -> bool {
-        std::fs::metadata(&self.journal).is_ok_and(|file| file.len() > position)
+    /// Length of the journal so far, bytes.
+    fn n_bytes(&self) -> u64 {
+        std::fs::metadata(&self.journal).map_or(0, |file| file.len())
     }
 
     /// Opens the journal; waits for it where the acquisition is not armed yet. `None`: it ended without one, or the
@@ -124,11 +124,13 @@ pub(crate) struct Following {
 impl Read for Following {
     fn read(&mut self, buffer: &mut [u8]) -> std::io::Result<usize> {
         loop {
-            // Asked before reading: what was written until the end is then seen.
-            let live = !self.stored_only && self.source.is_live();
             let n = self.file.read(buffer)?;
-            if n > 0 || !live || self.cancel.is_cancelled() {
+            if n > 0 || self.stored_only || self.cancel.is_cancelled() {
                 return Ok(n);
+            }
+            if !self.source.is_live() {
+                // What was written between that reading and the end.
+                return self.file.read(buffer);
             }
             wait(self.slot.as_ref(), &mut self.version);
         }
@@ -175,7 +177,7 @@ pub(crate) fn stream(
     let mut is_finished = false;
     if let Some(mut reader) = source.open(wanted.stored_only, cancel)? {
         let mut gathering = Gathering::new(options_of(&reader, wanted)?);
-        let mut read_to = wanted.from;
+        let (mut read_to, mut n_bytes) = (wanted.from, 0);
         let is_wanted = |read_to: u64| read_to < wanted.to && !cancel.is_cancelled();
         while sending.is_heard && !is_finished && is_wanted(read_to) {
             let record = match reader.next_record() {
@@ -203,7 +205,10 @@ pub(crate) fn stream(
                 Record::Finish { .. } => is_finished = true,
                 _ => {}
             }
-            if !source.has_beyond(reader.position()) {
+            if n_bytes <= reader.position() {
+                n_bytes = source.n_bytes();
+            }
+            if n_bytes <= reader.position() {
                 sending.all(gathering.take().map(Event::Samples))?;
             }
         }

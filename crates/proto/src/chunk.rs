@@ -36,6 +36,8 @@ pub struct ChunkOptions {
 pub struct Gathering {
     options: ChunkOptions,
     open: Option<Open>,
+    /// Whether the last chunk was full: then the next one most likely will be, and is given its room at once.
+    is_catching_up: bool,
 }
 
 impl Gathering {
@@ -45,6 +47,7 @@ impl Gathering {
         Self {
             options,
             open: None,
+            is_catching_up: false,
         }
     }
 
@@ -67,7 +70,10 @@ impl Gathering {
             {
                 done.extend(self.take());
             }
-            let open = self.open.get_or_insert_with(|| Open::new(layout.clone()));
+            let is_full = self.is_catching_up;
+            let open = self
+                .open
+                .get_or_insert_with(|| Open::new(layout.clone(), is_full));
             let part = at..end.min(at + open.room());
             open.push(block, part.clone(), t_ns);
             t_ns += duration_ns(block, part.clone());
@@ -75,6 +81,9 @@ impl Gathering {
         }
         if self.open.as_ref().is_some_and(|open| open.room() == 0) {
             done.extend(self.take());
+        }
+        if let Some(last) = done.last() {
+            self.is_catching_up = last.n_positions as usize >= MAX_POSITIONS / 2;
         }
         done
     }
@@ -150,26 +159,34 @@ struct Open {
 }
 
 impl Open {
-    fn new(layout: Layout) -> Self {
-        let signals = vec![Words::default(); layout.signals.len()];
+    /// `is_full`: with room for all that it may take.
+    fn new(layout: Layout, is_full: bool) -> Self {
+        let n = if is_full {
+            layout.n_positions_max(1)
+        } else {
+            0
+        };
+        let signals = layout.signals.iter();
+        let signals = signals.map(|(_, shape)| Words::with_room(n * width(shape)));
+        let paths = |has: bool, width: usize| Words::with_room(if has { n * width } else { 0 });
         Self {
-            layout,
+            signals: signals.collect(),
             n: 0,
             first_position: 0,
             block_sequence: 0,
             t0_ns: 0,
             starts: Vec::new(),
-            row: Words::default(),
-            col: Words::default(),
-            row_actual: Words::default(),
-            col_actual: Words::default(),
-            covariance: Words::default(),
+            row: Words::with_room(n),
+            col: Words::with_room(n),
+            row_actual: paths(layout.has_actual, 1),
+            col_actual: paths(layout.has_actual, 1),
+            covariance: paths(layout.has_covariance, 3),
             dwell_ns: Spread::default(),
             settle_ns: Spread::default(),
             electrons: Spread::default(),
             electrons_outside: Spread::default(),
             flags: Spread::default(),
-            signals,
+            layout,
         }
     }
 
@@ -279,6 +296,10 @@ fn duration_ns(block: &SampleBlock, part: Range<usize>) -> u64 {
 struct Words(Vec<[u8; 4]>);
 
 impl Words {
+    fn with_room(n: usize) -> Self {
+        Self(Vec::with_capacity(n))
+    }
+
     fn push_f32s(&mut self, values: &[f32]) {
         self.0.extend(values.iter().map(|v| v.to_le_bytes()));
     }

@@ -1,6 +1,8 @@
 """The client's figures, each beside a plain grpcio server of the same run, as a loaded machine slows both.
 
-    BEAMWRIGHT=target/release/beamwright python crates/client/python/benches/figures.py
+    BEAMWRIGHT=target/release/beamwright python crates/client/python/benches/figures.py [samples] [decisions] [previews]
+
+Without a name all of them. Samples are read in turns, from the service and from the plain server; medians are told.
 """
 
 import contextlib
@@ -8,6 +10,7 @@ import multiprocessing
 import os
 import pathlib
 import statistics
+import sys
 import tempfile
 import threading
 import time
@@ -20,17 +23,15 @@ from beamwright import v1
 from beamwright.testing import Daemon
 
 SIDE = 2048
-RUNS = 3
+N_MESSAGE = 32_768
+ROUNDS = 12
+PASSES = 4
+START_S = 30.0
 
 
 def percentiles(values_us):
     cut = statistics.quantiles(values_us, n=100)
     return f"p50 {cut[49] * 1e-3:.2f} ms, p90 {cut[89] * 1e-3:.2f} ms"
-
-
-def best(measure):
-    """The best of some runs, as what else runs on the machine only takes away."""
-    return max(measure() for _ in range(RUNS))
 
 
 class Plain(v1.SampleServiceServicer, v1.SteeringServiceServicer):
@@ -66,57 +67,73 @@ def serve(n, total, told):
 
 
 @contextlib.contextmanager
-def plain_server(n=4096, total=1):
-    """A plain grpcio server in a process of its own."""
+def plain_server(n=N_MESSAGE, total=1):
+    """A plain grpcio server in a process of its own: its channel, and the process."""
     context = multiprocessing.get_context("spawn")
     told = context.Queue()
     process = context.Process(target=serve, args=(n, total, told), daemon=True)
     process.start()
-    channel = grpc.insecure_channel(f"127.0.0.1:{told.get()}", [("grpc.max_receive_message_length", 64 << 20)])
-    grpc.channel_ready_future(channel).result(30)
-    yield channel
+    channel = grpc.insecure_channel(f"127.0.0.1:{told.get(timeout=START_S)}", [("grpc.max_receive_message_length", 64 << 20)])
+    grpc.channel_ready_future(channel).result(START_S)
+    yield channel, process.pid
     channel.close()
     process.terminate()
     process.join()
 
 
-def received(events):
-    """Positions per second; every array is laid over its bytes and its last value read."""
+def received(stream):
+    """Positions per second of some passes; every array is laid over its bytes and its last value read."""
     began, n = time.perf_counter(), 0
-    for event in events:
-        n += len(event)
-        event.row[-1], event.col[-1], event.signal()[-1]
+    for _ in range(PASSES):
+        for event in stream():
+            n += len(event)
+            event.row[-1], event.col[-1], event.signal()[-1]
     return n / (time.perf_counter() - began)
 
 
-def samples(control):
+def samples(control, daemon):
     total = SIDE * SIDE
     plan = bw.Plan(pattern=bw.Pattern.RASTER, fraction=1.0, dwell=100 * bw.ns, pixels=SIDE, field_of_view=20 * bw.nm, estimator=bw.Estimator.NEAREST, refinement=0 * bw.ms)
     acquisition = control.acquire(plan)
     acquisition.wait()
     chunk = next(acquisition.events(paths=False, stored_only=True))
-    rate = best(lambda: received(acquisition.events(paths=False, stored_only=True)))
-    print(f"samples received: {rate * 1e-6:.1f} million/s in messages of {len(chunk)} positions, {total} in all")
-    for n in (4096, 32768):
-        with plain_server(n, total) as channel:
-            stub = v1.SampleServiceStub(channel)
+    with bw.connect(f"unix:{daemon.folder}/socket") as local, plain_server(len(chunk), total) as (channel, plain_pid):
+        stub = v1.SampleServiceStub(channel)
 
-            def plain():
-                for answer in stub.StreamSamples(v1.StreamSamplesRequest()):
-                    if answer.WhichOneof("event") == "samples":
-                        yield bw.Chunk(answer.samples)
+        def plain():
+            for answer in stub.StreamSamples(v1.StreamSamplesRequest()):
+                if answer.WhichOneof("event") == "samples":
+                    yield bw.Chunk(answer.samples)
 
-            print(f"    a plain grpcio server, in messages of {n}: {best(lambda: received(plain())) * 1e-6:.1f} million/s")
+        ways = {
+            "ours, TCP": (lambda: acquisition.events(paths=False, stored_only=True), daemon.process.pid),
+            "ours, unix socket": (lambda: local.acquisition(acquisition.name).events(paths=False, stored_only=True), daemon.process.pid),
+            "plain grpcio server, TCP": (plain, plain_pid),
+        }
+        readings = {name: [] for name in ways}
+        for _ in range(ROUNDS):
+            for name, (stream, pid) in ways.items():
+                here, there = time.process_time(), cpu_s(pid).sum()
+                rate = received(stream)
+                readings[name].append((rate * 1e-6, time.process_time() - here, cpu_s(pid).sum() - there))
+    print(f"samples received, in messages of {len(chunk)}, {ROUNDS} readings in turns of {PASSES * total * 1e-6:.1f} million each")
+    for name, told in readings.items():
+        rates, here, there = zip(*told)
+        per_sample = 1e9 / (PASSES * total)
+        print(
+            f"    {name}: median {statistics.median(rates):.1f} million/s ({min(rates):.1f} to {max(rates):.1f}); processor time per sample"
+            f" {statistics.median(here) * per_sample:.1f} ns in the client, {statistics.median(there) * per_sample:.1f} ns in the server"
+        )
 
 
-def decisions(control):
+def decisions(control, _daemon):
     @bw.policy(planes=[])
     def anywhere(offer):
         return offer.random()
 
     report = anywhere.run(control, bw.Plan(fraction=0.25, dwell=5 * bw.us, batch=256, wait_when_late=True, estimator=bw.Estimator.NEAREST, refinement=0 * bw.ms))
     print(f"round trip of a decision: {percentiles(report.round_trip_us)}, {report.offers} offers")
-    with plain_server() as channel:
+    with plain_server() as (channel, _):
         times, positions = [], bw.Positions(np.zeros(256), np.zeros(256)).message()
 
         def pings():
@@ -146,7 +163,8 @@ def cpu_s(pid):
     return np.array([estimating, rest]) / os.sysconf("SC_CLK_TCK")
 
 
-def previews(control, pid, seconds=8.0):
+def previews(control, daemon, seconds=8.0):
+    pid = daemon.process.pid
     plan = bw.Plan(fraction=1.0, dwell=1 * bw.ms, pixels=512, estimator=bw.Estimator.NEAREST)
     acquisition = control.acquire(plan)
     next(acquisition.frames())
@@ -181,9 +199,13 @@ def previews(control, pid, seconds=8.0):
     )
 
 
+FIGURES = {"samples": samples, "decisions": decisions, "previews": previews}
+
 if __name__ == "__main__":
+    names = sys.argv[1:] or list(FIGURES)
+    if unknown := set(names) - FIGURES.keys():
+        raise SystemExit(f"figures: {', '.join(sorted(unknown))} is not allowed (allowed: {', '.join(FIGURES)})")
     with tempfile.TemporaryDirectory() as folder, Daemon(pathlib.Path(folder)) as daemon, bw.control(daemon.address) as control:
         print(f"load {os.getloadavg()[0]:.1f} on {os.cpu_count()} cores")
-        samples(control)
-        decisions(control)
-        previews(control, daemon.process.pid)
+        for name in names:
+            FIGURES[name](control, daemon)
