@@ -214,7 +214,7 @@ pub(crate) fn acquisition(shared: &Shared, a: &Acquisition, with_plan: bool) -> 
         prediction: Some(v1::Prediction {
             warnings: match a.state.is_final() {
                 true => Vec::new(),
-                false => doubts(shared, &a.plan),
+                false => doubts(shared, &a.plan, &a.prediction),
             },
             ..prediction(&a.prediction, &a.plan)
         }),
@@ -318,12 +318,29 @@ fn progress(a: &Acquisition) -> v1::Progress {
     }
 }
 
-/// What speaks against the calibration that a plan is run with.
-pub(crate) fn doubts(shared: &Shared, plan: &domain::Plan) -> Vec<String> {
-    match plan.field.pitch {
-        domain::Pitch::Nanometres(_) => crate::calibrations::doubt(shared).into_iter().collect(),
-        domain::Pitch::Unknown => Vec::new(),
-    }
+/// What is to be known of a plan before it starts: what speaks against its calibration, and a limit that will cut it short.
+pub(crate) fn doubts(shared: &Shared, plan: &domain::Plan, p: &Prediction) -> Vec<String> {
+    let calibration = match plan.field.pitch {
+        domain::Pitch::Nanometres(_) => crate::calibrations::doubt(shared),
+        domain::Pitch::Unknown => None,
+    };
+    calibration.into_iter().chain(cut_short(plan, p)).collect()
+}
+
+/// The limit that will end the plan before its last position, by what is predicted.
+fn cut_short(plan: &domain::Plan, p: &Prediction) -> Option<String> {
+    let electrons = p.electrons_dwell.map(|dwell| dwell + p.electrons_outside.unwrap_or(0.0));
+    let mean = plan.limits.mean.map(domain::Dose::e_per_a2);
+    let total = plan.limits.total.map(domain::Electrons::count);
+    [(mean, p.dose_e_per_a2, "e/Å²"), (total, Some(electrons), "electrons")]
+        .into_iter()
+        .filter_map(|(limit, predicted, unit)| Some((limit?, predicted?, unit)))
+        .filter(|(limit, predicted, _)| limit < predicted)
+        .min_by(|a, b| (a.0 / a.1).total_cmp(&(b.0 / b.1)))
+        .map(|(limit, predicted, unit)| {
+            let percent = 100.0 * limit / predicted;
+            format!("the dose limit of {limit} {unit} ends the scan after about {percent:.0} % of its positions")
+        })
 }
 
 /// What a plan will cost.

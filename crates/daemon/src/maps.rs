@@ -119,9 +119,14 @@ impl Maps {
     /// Waits, for at most some seconds, until `n_positions` have been counted.
     pub(crate) fn wait_for(&self, n_positions: u64, clock: &dyn Clock) {
         let end = clock.now() + Duration::from_secs(5);
-        while self.read(|counts| counts.n_positions) < n_positions && clock.now() < end {
+        while self.n_positions() < n_positions && clock.now() < end {
             clock.sleep(Duration::from_millis(2));
         }
+    }
+
+    /// Positions counted so far.
+    pub(crate) fn n_positions(&self) -> u64 {
+        self.read(|counts| counts.n_positions)
     }
 
     /// Looks at the counts; they stand still meanwhile.

@@ -26,6 +26,8 @@ pub(crate) struct Painter {
     n_stored: Option<u64>,
     /// Version of the estimate painted last.
     painted: u64,
+    /// Positions in the visits and dose painted last.
+    counted: u64,
 }
 
 impl Painter {
@@ -86,6 +88,7 @@ impl Painter {
             maps,
             n_stored,
             painted: 0,
+            counted: 0,
         })
     }
 
@@ -114,12 +117,14 @@ impl Painter {
         }
     }
 
-    /// The newest picture where it is newer than the one before, or final.
+    /// The newest picture where it is newer than the one before, or final. Visits and dose are newer with every position that is
+    /// recorded, also while the estimate takes its time.
     pub(crate) fn paint(&mut self, is_final: bool) -> Result<Option<v1::PreviewFrame>, Status> {
         let Some(latest) = self.estimates.latest() else {
             return Ok(None);
         };
-        if latest.version == self.painted && !is_final {
+        let counted = self.maps.as_ref().map_or(0, |maps| maps.n_positions());
+        if (latest.version, counted) == (self.painted, self.counted) && !is_final {
             return Ok(None);
         }
         let skipped = match self.painted {
@@ -127,7 +132,7 @@ impl Painter {
             before => latest.version.saturating_sub(before + 1),
         };
         let frame = self.frame(&latest, skipped, is_final)?;
-        self.painted = latest.version;
+        (self.painted, self.counted) = (latest.version, counted);
         Ok(Some(frame))
     }
 

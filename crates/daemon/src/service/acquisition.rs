@@ -158,7 +158,7 @@ impl Acquisitions {
         Ok(v1::Acquisition {
             plan: Some(convert::shown_plan(&plan)),
             prediction: Some(v1::Prediction {
-                warnings: convert::doubts(&self.0, &plan),
+                warnings: convert::doubts(&self.0, &plan, &prediction),
                 ..convert::prediction(&prediction, &plan)
             }),
             axes: convert::axes(&plan),
