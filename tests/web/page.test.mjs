@@ -105,6 +105,8 @@ test("the cost of a plan is told before anything moves, and bad input is refused
   await page.fill("[name=fraction]", "10");
   await page.locator("#refusal").waitFor({ state: "hidden" });
   assert.ok(await page.isEnabled("#start"));
+  await page.fill("[name=limit]", "200");
+  await see("#warnings", "the dose limit of 200 e/Å² ends the scan after about 10 % of its positions");
   await page.fill("[name=dwell]", "0");
   await see("#refusal", "dwell");
   assert.equal(await page.getAttribute("[name=dwell]", "aria-invalid"), "true");
@@ -180,6 +182,21 @@ test("control lost to another is unmistakable, with what to do", async () => {
   await page.waitForFunction(() => !beamwright.instrument.status.lease.held);
   await page.locator(".alarm").getByRole("button", { name: "Take control" }).click();
   await see("#holder", "You have control");
+  await end();
+});
+
+test("a view starts whatever policy the form has, and the start of a scan stays in sight", async () => {
+  await page.setViewportSize({ width: 1180, height: 800 });
+  await page.selectOption("[name=pattern]", "ADAPTIVE");
+  await page.waitForFunction(() => !document.getElementById("start").disabled);
+  await page.click("#view");
+  await state("RUNNING");
+  assert.equal(await page.evaluate(() => beamwright.instrument.acquisition.plan.pattern.kind), "JITTERED");
+  assert.ok(await page.isHidden("#refusal"));
+  await see("#shown", "positions");
+  const start = await page.locator("#start").boundingBox();
+  assert.ok(start.y + start.height <= 800, `Start ends at ${start.y + start.height} px`);
+  await picture("view");
   await end();
 });
 

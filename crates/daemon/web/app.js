@@ -50,7 +50,7 @@ const planner = new Planner($("plan"), instrument, {
     await instrument.start(plan);
     picture.setRegion(null);
     setTool("move");
-  }, (error) => planner.refused(error.field ? error : null)),
+  }, (error) => plan.kind === "ACQUIRE" && planner.refused(error.field ? error : null)),
   onRegionCleared: () => picture.setRegion(null),
 });
 
@@ -327,7 +327,8 @@ function noteAlarms() {
     "The controller blanks by its own watchdog. Check its cable and power; the service keeps trying.", []);
   set("trip", told?.trip, "danger", `Tripped: ${words(told?.trip?.cause ?? "")}`, told?.trip?.text ?? "",
     [["Clear and resume", () => attempt(resume), instrument.acquisition?.state !== "TRIPPED"], ["Clear", () => attempt(() => instrument.clearTrip())]]);
-  set("lost", lost && !holds, "danger", "You lost control", `${lost}. The beam has been blanked. Take control again to resume or abort.`,
+  // While nobody answers, nobody knows whether the beam is blanked: that is told once the service is back.
+  set("lost", connected && lost && !holds, "danger", "You lost control", `${lost}. The beam has been blanked. Take control again to resume or abort.`,
     [["Take control", () => attempt(() => instrument.takeControl())]]);
   const asks = holds ? told?.lease?.takeover : null;
   set("takeover", asks, "info", `${asks?.holder} asks for control`, `${asks?.reason} — given in ${Math.ceil((asks?.grace_ms ?? 0) / 1000)} s unless you keep it.`,
@@ -411,7 +412,7 @@ instrument.addEventListener("acquisition", () => {
 
 function noteEnd(told) {
   const key = `${told.name} ${told.state}`;
-  if (key !== lastState && FINAL.includes(told.state) && !$("results").hidden) results.refresh();
+  if (key !== lastState && !$("results").hidden) results.refresh();
   lastState = key;
   $("replay").disabled = $("data-set").disabled = !FINAL.includes(told.state);
 }
@@ -441,6 +442,7 @@ instrument.addEventListener("connected", async ({ detail }) => {
   $("server").textContent = `${detail.server_name} ${detail.version}`;
   $("simulated").hidden = !detail.simulated;
   planner.offer(instrument.capabilities);
+  if (!instrument.acquisition) offerDetectors(instrument.capabilities.default_detectors);
   const { column } = await service.call("InstrumentService/GetColumn");
   planner.column(column);
   drawStatus();

@@ -6,6 +6,9 @@ const PATTERNS = [
   "JITTERED", "ADAPTIVE", "UNCERTAINTY", "EDGES", "REVISIT", "POISSON_DISC", "RANDOM", "LINE_HOP", "SPIRAL", "SERPENTINE", "RASTER", "INTERLEAVED",
 ];
 
+/** Patterns that a view can repeat for ever, of which the first stands in for those that it cannot. */
+const OF_VIEWS = ["JITTERED", "POISSON_DISC", "RANDOM", "LINE_HOP", "SPIRAL", "SERPENTINE", "RASTER", "INTERLEAVED"];
+
 /** Which input answers for which field of a refused plan. */
 const INPUTS = [
   ["plan.fraction", "fraction"], ["plan.exposure", "dwell"], ["plan.field.grid", "pixels"], ["plan.field", "fov"], ["plan.region", "pixels"],
@@ -75,7 +78,10 @@ export class Planner {
     };
     const frames = this.number("frames");
     if (kind === "ACQUIRE" && frames !== undefined) plan.n_frames = frames;
-    if (kind === "VIEW") plan.limits.dose_rate_e_per_a2_s = this.number("viewrate");
+    if (kind === "VIEW") {
+      plan.limits.dose_rate_e_per_a2_s = this.number("viewrate");
+      if (!OF_VIEWS.includes(plan.pattern.kind)) plan.pattern.kind = OF_VIEWS[0];
+    }
     const limit = this.number("limit");
     if (limit !== undefined) plan.limits.mean_dose_e_per_a2 = limit;
     const stop = this.number("stop");

@@ -57,7 +57,10 @@ export async function saveDataSet(service, name) {
   save(await service.file(`data/${file}`), file);
 }
 
-/** The scan once more: its positions in the order in which they were exposed, within `seconds`. */
+/**
+ * The scan once more: its positions in the order in which they were exposed, within `seconds`. Each is drawn as large as its share of
+ * the field, so that few of many pixels can be seen, too.
+ */
 export async function replay(service, told, detector, seconds, show, signal) {
   const { n_rows: rows, n_cols: cols } = told.field.grid;
   const places = { row: [], col: [], value: [] };
@@ -72,10 +75,17 @@ export async function replay(service, told, detector, seconds, show, signal) {
   const values = new Float32Array(rows * cols).fill(NaN);
   const total = places.row.reduce((n, part) => n + part.length, 0);
   const began = performance.now();
+  const side = Math.max(1, Math.round(Math.sqrt((rows * cols) / Math.max(1, total))));
+  const put = (row, col, value) => {
+    const [top, left] = [Math.round(row - (side - 1) / 2), Math.round(col - (side - 1) / 2)];
+    for (let r = Math.max(0, top); r < Math.min(rows, top + side); r++) {
+      values.fill(value, r * cols + Math.max(0, left), r * cols + Math.min(cols, left + side));
+    }
+  };
   let shown = 0;
   for (const [i, row] of places.row.entries()) {
     for (let k = 0; k < row.length; k++, shown++) {
-      values[Math.round(row[k]) * cols + Math.round(places.col[i][k])] = places.value[i][k];
+      put(row[k], places.col[i][k], places.value[i][k]);
       if (shown % 256 === 0 && ((performance.now() - began) / 1000 / seconds) * total < shown) {
         show({ name: "replay", values, nRows: rows, nCols: cols, scale: 1 }, shown / total);
         await new Promise(requestAnimationFrame);
