@@ -26,6 +26,8 @@ mod failure;
 mod follow;
 mod lease_file;
 #[cfg(feature = "serve")]
+mod log;
+#[cfg(feature = "serve")]
 mod offline;
 mod online;
 mod output;

@@ -3,14 +3,12 @@
 use crate::args::{ConfigArg, ServeArgs};
 use crate::failure::Failure;
 use crate::follow::command;
+use crate::log::start_log;
 use crate::output::Output;
 use daemon::{Config, Ending, Shutdown};
-use domain::Invalid;
 use serde_json::json;
-use std::io::IsTerminal;
 use std::path::PathBuf;
 use tokio::signal::unix::{Signal, SignalKind, signal};
-use tracing_subscriber::filter::LevelFilter;
 
 impl From<daemon::Error> for Failure {
     fn from(error: daemon::Error) -> Self {
@@ -26,28 +24,10 @@ impl From<daemon::Error> for Failure {
     }
 }
 
-/// Says how much is logged: the least important level, `info` if it is not set.
-const LOG: &str = "BEAMWRIGHT_LOG";
-
-/// Lets the service log to standard error.
-fn start_log() -> Result<(), Failure> {
-    let level = std::env::var(LOG).unwrap_or_else(|_| "info".to_owned());
-    let level: LevelFilter = level
-        .parse()
-        .map_err(|_| Invalid::new(LOG, level, "off, error, warn, info, debug or trace"))?;
-    tracing_subscriber::fmt()
-        .with_writer(std::io::stderr)
-        .with_ansi(std::io::stderr().is_terminal())
-        .with_target(false)
-        .with_max_level(level)
-        .init();
-    Ok(())
-}
-
 /// Runs `beamwright serve`.
 pub(crate) async fn serve(args: ServeArgs, output: &Output) -> Result<(), Failure> {
     let mut config = configuration(&args.config)?;
-    start_log()?;
+    let _log = start_log()?;
     if let Some(listen) = args.listen {
         config.service.listen = listen;
         config.check()?;

@@ -205,7 +205,7 @@ fn with_certificates(endpoint: Endpoint, options: &ConnectOptions) -> Result<End
 }
 
 /// The innermost cause: "connection refused" rather than "transport error".
-fn root_cause(error: &dyn std::error::Error) -> String {
+pub(crate) fn root_cause(error: &dyn std::error::Error) -> String {
     let mut cause = error;
     while let Some(inner) = cause.source() {
         cause = inner;

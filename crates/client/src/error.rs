@@ -4,6 +4,7 @@ use domain::Invalid;
 use proto::Refusal;
 use proto::v1::ErrorReason;
 use std::collections::BTreeMap;
+use std::error::Error as _;
 use tonic::{Code, Status};
 
 /// Errors of the client. A refused call has changed nothing.
@@ -84,7 +85,10 @@ impl Error {
             (ErrorReason::Unspecified, Code::Unavailable | Code::Unknown | Code::Cancelled)
             | (ErrorReason::ShuttingDown, _) => Self::Unreachable {
                 server: server.to_owned(),
-                cause: refusal.message,
+                // The transport's own sentence is "http2 error" for all that ends a connection.
+                cause: status
+                    .source()
+                    .map_or(refusal.message, crate::connect::root_cause),
             },
             (reason, _) => {
                 let name = reason.as_str_name();
