@@ -16,7 +16,10 @@ const STATUS: &str = "/beamwright.v1.InstrumentService/GetStatus";
 const WATCH: &str = "/beamwright.v1.InstrumentService/WatchStatus";
 
 /// A stream that stays open, once its first message has come. Without a token where it is empty.
-pub(crate) async fn watching(channel: &Channel, token: &str) -> Result<tonic::Streaming<Vec<u8>>, Status> {
+pub(crate) async fn watching(
+    channel: &Channel,
+    token: &str,
+) -> Result<tonic::Streaming<Vec<u8>>, Status> {
     let mut grpc = tonic::client::Grpc::new(channel.clone());
     let ready = grpc.ready().await;
     ready.map_err(|e| Status::unavailable(e.to_string()))?;

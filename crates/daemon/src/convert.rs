@@ -329,10 +329,12 @@ pub(crate) fn doubts(shared: &Shared, plan: &domain::Plan, p: &Prediction) -> Ve
 
 /// The limit that will end the plan before its last position, by what is predicted.
 fn cut_short(plan: &domain::Plan, p: &Prediction) -> Option<String> {
-    let electrons = p.electrons_dwell.map(|dwell| dwell + p.electrons_outside.unwrap_or(0.0));
+    let electrons = p
+        .electrons_dwell
+        .map(|dwell| dwell + p.electrons_outside.unwrap_or(0.0));
     let mean = plan.limits.mean.map(domain::Dose::e_per_a2);
     let total = plan.limits.total.map(domain::Electrons::count);
-    [(mean, p.dose_e_per_a2, "e/Å²"), (total, Some(electrons), "electrons")]
+    [(mean, p.dose_e_per_a2, "e/Å²"), (total, electrons, "electrons")]
         .into_iter()
         .filter_map(|(limit, predicted, unit)| Some((limit?, predicted?, unit)))
         .filter(|(limit, predicted, _)| limit < predicted)
