@@ -123,7 +123,11 @@ impl Painter {
         let Some(latest) = self.estimates.latest() else {
             return Ok(None);
         };
-        let counted = self.maps.as_ref().map_or(0, |maps| maps.n_positions());
+        let counts = |plane: &Plane| matches!(plane, Plane::Visits | Plane::Dose);
+        let counted = match &self.maps {
+            Some(maps) if self.wishes.planes.iter().any(counts) => maps.n_positions(),
+            _ => 0,
+        };
         if (latest.version, counted) == (self.painted, self.counted) && !is_final {
             return Ok(None);
         }

@@ -390,12 +390,56 @@ fn quantised(
     DwellTime::from_nanoseconds(ns)
 }
 
+/// How the plan travels, as asked. By itself it blanks where that costs fewer electrons than leaving the beam on.
 fn travel_of(
     plan: &Plan,
     dwell: DwellTime,
     capabilities: &Capabilities,
 ) -> Result<Travel, Invalid> {
-    let (blanking, why) = choose_blanking(plan, capabilities)?;
+    let none = capabilities.blanker == BlankerKind::None;
+    let with = |blanking, why: &str| travel_with(plan, dwell, capabilities, blanking, why);
+    match plan.blank_travel {
+        BlankTravel::Never => with(BlankTravel::Never, "travel is exposed, as asked"),
+        asked if none && asked != BlankTravel::Auto => Err(Invalid::new(
+            "blank_travel",
+            format!("{asked:?}"),
+            "never: this instrument has no blanker",
+        )),
+        BlankTravel::Auto if none => with(
+            BlankTravel::Never,
+            "travel is exposed: this instrument has no blanker",
+        ),
+        BlankTravel::Auto => {
+            let exposed = with(BlankTravel::Never, "")?;
+            let blanked = with(BlankTravel::Always, "")?;
+            let compared = format!(
+                "{:.3} ms of beam in travel, {:.3} ms through the blanker's edges",
+                exposed.outside_ns * 1e-6,
+                blanked.outside_ns * 1e-6
+            );
+            Ok(if blanked.outside_ns < exposed.outside_ns {
+                let why = format!("travel is blanked: {compared}");
+                Travel { why, ..blanked }
+            } else {
+                let why = format!("travel is exposed: {compared}");
+                Travel { why, ..exposed }
+            })
+        }
+        BlankTravel::Beyond(px) => with(
+            BlankTravel::Beyond(px),
+            &format!("travel is blanked for jumps beyond {px} px, as asked"),
+        ),
+        BlankTravel::Always => with(BlankTravel::Always, "travel is blanked, as asked"),
+    }
+}
+
+fn travel_with(
+    plan: &Plan,
+    dwell: DwellTime,
+    capabilities: &Capabilities,
+    blanking: BlankTravel,
+    why: &str,
+) -> Result<Travel, Invalid> {
     let time = scan::predict_time(plan, dwell, blanking).map_err(crate::parts::scan_failure)?;
     let edges = Edges::of(capabilities);
     let held_back = f64::from(dwell.nanoseconds()) - edges.lit_ns(dwell.nanoseconds());
@@ -404,52 +448,8 @@ fn travel_of(
         outside_ns: time.unblanked_ns + time.n_blanked * edges.tail_ns(),
         time,
         blanking,
-        why,
+        why: why.to_owned(),
     })
-}
-
-/// Blanks travel where that costs fewer electrons than leaving the beam on: the edges of the blanker against the
-/// settle time of a typical jump.
-fn choose_blanking(
-    plan: &Plan,
-    capabilities: &Capabilities,
-) -> Result<(BlankTravel, String), Invalid> {
-    let none = capabilities.blanker == BlankerKind::None;
-    match plan.blank_travel {
-        BlankTravel::Never => Ok((BlankTravel::Never, "travel is exposed, as asked".into())),
-        asked if none && asked != BlankTravel::Auto => Err(Invalid::new(
-            "blank_travel",
-            format!("{asked:?}"),
-            "never: this instrument has no blanker",
-        )),
-        BlankTravel::Auto if none => Ok((
-            BlankTravel::Never,
-            "travel is exposed: this instrument has no blanker".into(),
-        )),
-        BlankTravel::Auto => {
-            let jump = plan.fraction.value().sqrt().recip() as f32;
-            let settle = f64::from(plan.settle.settle_ns(jump));
-            let edges = Edges::of(capabilities).both_ns();
-            let always = settle > edges as f64;
-            let verb = if always { "blanked" } else { "exposed" };
-            let why = format!(
-                "travel is {verb}: a jump of {jump:.1} px settles for {settle:.0} ns, the blanker's edges take {edges} ns"
-            );
-            Ok((
-                if always {
-                    BlankTravel::Always
-                } else {
-                    BlankTravel::Never
-                },
-                why,
-            ))
-        }
-        BlankTravel::Beyond(px) => Ok((
-            BlankTravel::Beyond(px),
-            format!("travel is blanked for jumps beyond {px} px, as asked"),
-        )),
-        BlankTravel::Always => Ok((BlankTravel::Always, "travel is blanked, as asked".into())),
-    }
 }
 
 fn predict(
@@ -482,7 +482,9 @@ fn predict(
     } else {
         n
     };
-    let storage_bytes = (recorded * per_position as f64) as u64
+    // Every sample stands in the journal and, at the end, in the columns.
+    let storage_bytes = (recorded * 2.0 * per_position as f64) as u64
+        + map_bytes(plan)
         + large_bytes(plan, recorded)
         + store::Finaliser::scratch_bytes(recorded as u64)
         + (1 << 20);
@@ -515,14 +517,27 @@ fn predict(
     })
 }
 
-/// Bytes on the disk that only matter for grids beyond [`WHOLE_PIXELS`]: samples by tiles while it runs, and the final maps.
+/// Bytes of the final maps: mean and uncertainty of every detector and frame, visits and dose.
+fn map_bytes(plan: &Plan) -> u64 {
+    if plan.kind != PlanKind::Acquire {
+        return 0;
+    }
+    let n_frames = if plan.average {
+        1
+    } else {
+        plan.n_frames.max(1)
+    };
+    let planes = 2 * plan.detectors.len() as u64 * u64::from(n_frames) + 2;
+    4 * planes.saturating_mul(plan.field.grid.n_pixels())
+}
+
+/// Bytes on the disk that only matter for grids beyond [`WHOLE_PIXELS`]: samples by tiles while it runs.
 fn large_bytes(plan: &Plan, n_positions: f64) -> u64 {
     let (pixels, n) = (plan.field.grid.n_pixels(), plan.detectors.len() as u64);
     if pixels <= WHOLE_PIXELS || plan.kind != PlanKind::Acquire {
         return 0;
     }
-    let maps = 8 * pixels * (1 + n);
-    maps + (n_positions * (16 + 4 * n) as f64) as u64
+    (n_positions * (16 + 4 * n) as f64) as u64
 }
 
 /// Refuses what this engine has no room for. `recorded`: bytes on the disk, unless endless.

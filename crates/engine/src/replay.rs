@@ -300,6 +300,11 @@ impl Again {
                 self.begin(now);
                 self.command(Command::Arm(id), value(0), now);
             }
+            // Nobody's lease is asked: a command of its own among the inputs.
+            "shutdown" => {
+                self.begin(now);
+                self.command(Command::Shutdown, 0, now);
+            }
             "grant" => {
                 let grant = grant(values);
                 self.command(Command::Grant(grant), 0, now);

@@ -127,6 +127,11 @@ impl fmt::Display for State {
 pub enum EndReason {
     /// Every planned position was exposed.
     Complete,
+    /// All others were exposed, so many were left out: a limit of dose per area or per position forbade them.
+    LeftOut {
+        /// How many.
+        n: u64,
+    },
     /// A stop rule was reached: which, with the figure reached.
     Stopped {
         /// `positions`, `time`, `dose`, `resolution`, `precision`.
@@ -190,7 +195,7 @@ impl EndReason {
         match self {
             Self::Complete => FinishReason::Complete,
             Self::Stopped { rule, .. } => FinishReason::StopRule((*rule).to_owned()),
-            Self::DoseLimit { .. } => FinishReason::DoseLimit,
+            Self::LeftOut { .. } | Self::DoseLimit { .. } => FinishReason::DoseLimit,
             Self::DetachedTime => FinishReason::DetachedBound,
             Self::Requested => FinishReason::Requested,
             Self::Trip { .. }
@@ -208,6 +213,10 @@ impl fmt::Display for EndReason {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         match self {
             Self::Complete => f.write_str("every planned position was exposed"),
+            Self::LeftOut { n } => write!(
+                f,
+                "{n} positions were left out, as the dose limit per area or per position forbade them; all others were exposed"
+            ),
             Self::Stopped { rule, achieved } => {
                 let unit = match *rule {
                     "time" => " s",

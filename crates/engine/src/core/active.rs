@@ -47,6 +47,12 @@ pub(super) struct Active {
     pub(super) idle_ns: u64,
     /// Device time at which the newest sample ended; `None` after a pause.
     last_end_ns: Option<u64>,
+    /// Device time at which the newest of all samples ended, since the first arming, ns.
+    end_ns: u64,
+    /// From the first arming to the one in force, ns: device time begins anew with each.
+    armed_ns: u64,
+    /// When the first arming took effect.
+    first_armed_at: Option<Duration>,
     pub(super) started_at: Option<Duration>,
     /// When the arming ended while positions were in flight.
     owed_since: Option<Duration>,
@@ -91,6 +97,9 @@ impl Active {
             scan_ns: 0,
             idle_ns: 0,
             last_end_ns: None,
+            end_ns: 0,
+            armed_ns: 0,
+            first_armed_at: None,
             started_at: None,
             owed_since: None,
             revision: 0,
@@ -137,18 +146,20 @@ impl Active {
         }
     }
 
-    fn samples(&mut self, raw: RawBlock, actions: &mut Vec<Action>) {
+    fn samples(&mut self, mut raw: RawBlock, actions: &mut Vec<Action>) {
         let counted = match self.prepared.electrons_per_ns {
             Some(_) if !self.prepared.noiseless => Counted::Rate(self.ledger.rate()),
             _ => Counted::One,
         };
         let ended = self.flight.end(u64::from(raw.n_positions));
-        for (raw, runs) in by_frame(raw, ended) {
+        raw.t0_ns += self.armed_ns;
+        for (raw, runs) in by_frame(raw, ended, self.ledger.edges()) {
             let work: u64 = runs.iter().map(Ended::work_ns).sum();
             if let Some(end) = self.last_end_ns {
                 self.idle_ns += raw.t0_ns.saturating_sub(end);
             }
-            self.last_end_ns = Some(raw.t0_ns + work);
+            self.end_ns = raw.t0_ns + work;
+            self.last_end_ns = Some(self.end_ns);
             self.scan_ns += work;
             self.n_sampled += u64::from(raw.n_positions);
             let (arming, unblanked_outside_ns) = (raw.arming, raw.unblanked_outside_ns);
@@ -400,6 +411,12 @@ impl Core {
             State::Armed
         };
         active.owed_since = None;
+        // The host's clock tells how long it was from arming to arming; nothing is before what was sampled already.
+        let first = *active.first_armed_at.get_or_insert(now);
+        active.armed_ns = match now.saturating_sub(first).as_nanos() as u64 {
+            0 => 0,
+            since => since.max(active.end_ns),
+        };
         // Before an arming the probe was parked.
         active.pipeline.last_sent = None;
         if active.run && active.started_at.is_none() {
@@ -647,8 +664,12 @@ impl Core {
             return;
         }
         let (state, reason) = active.ending.clone().unwrap_or_else(|| {
-            let stop = active.stop.clone().unwrap_or(EndReason::Complete);
-            (State::Finished, stop)
+            let reason = match (&active.stop, active.n_skipped) {
+                (Some(stop), _) => stop.clone(),
+                (None, 0) => EndReason::Complete,
+                (None, n) => EndReason::LeftOut { n },
+            };
+            (State::Finished, reason)
         });
         let totals = active.totals(state, reason);
         active.ending = Some((totals.state, totals.reason.clone()));

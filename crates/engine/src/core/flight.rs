@@ -2,8 +2,8 @@
 //!
 //! The controller answers in order, each position exactly once. Anything else is a slip.
 
-use super::ledger::Ledger;
-use domain::{PerPosition, PositionBatch, SampleBlock, SampleFlags, Signal};
+use super::ledger::{Edges, Ledger};
+use domain::{PerPosition, PositionBatch, PositionFlags, SampleBlock, SampleFlags, Signal};
 use hal::{Arming, RawBlock};
 use std::collections::VecDeque;
 use std::ops::Range;
@@ -168,8 +168,66 @@ pub(crate) enum Counted {
     One,
 }
 
+/// Where the beam time outside the dwells was spent: by what is expected of each position, which is also how it was
+/// limited; evenly where nothing is.
+#[derive(Debug, Clone, Copy)]
+struct Shares {
+    edges: Edges,
+    whole_ns: u64,
+    expected_ns: u64,
+    n: u64,
+}
+
+impl Shares {
+    fn of(raw: &RawBlock, runs: &[Ended], edges: Edges) -> Self {
+        let expected = |run: &Ended| edges.sum(&run.batch, run.range.clone()).outside_ns;
+        Self {
+            edges,
+            whole_ns: raw.unblanked_outside_ns,
+            expected_ns: runs.iter().map(expected).sum(),
+            n: raw.n_positions.into(),
+        }
+    }
+
+    /// What fell to positions of which so much was expected.
+    fn ns(&self, expected_ns: u64, n: u64) -> u64 {
+        let (part, of) = match self.expected_ns {
+            0 => (n, self.n),
+            all => (expected_ns, all),
+        };
+        (u128::from(self.whole_ns) * u128::from(part) / u128::from(of)) as u64
+    }
+
+    /// Books the runs, each with what fell to it.
+    fn book(&self, runs: &[Ended], ledger: &mut Ledger) {
+        let (mut booked, mut expected, mut at) = (0, 0, 0);
+        for run in runs {
+            at += run.range.len() as u64;
+            expected += self.edges.sum(&run.batch, run.range.clone()).outside_ns;
+            let until = self.ns(expected, at);
+            ledger.book(&run.batch, run.range.clone(), until - booked);
+            booked = until;
+        }
+    }
+
+    /// What fell to one position that settled so long.
+    fn one_ns(&self, settle_ns: u32, flags: PositionFlags) -> f64 {
+        match self.expected_ns {
+            0 => self.whole_ns as f64 / self.n as f64,
+            all => {
+                let expected = self.edges.cost(0, settle_ns, flags).outside_ns;
+                self.whole_ns as f64 * expected as f64 / all as f64
+            }
+        }
+    }
+}
+
 /// Cuts what came back where a frame ends, so that every part is a block of its own.
-pub(crate) fn by_frame(raw: RawBlock, ended: Vec<Ended>) -> Vec<(RawBlock, Vec<Ended>)> {
+pub(crate) fn by_frame(
+    raw: RawBlock,
+    ended: Vec<Ended>,
+    edges: Edges,
+) -> Vec<(RawBlock, Vec<Ended>)> {
     if ended
         .windows(2)
         .all(|w| w[0].batch.frame == w[1].batch.frame)
@@ -177,13 +235,15 @@ pub(crate) fn by_frame(raw: RawBlock, ended: Vec<Ended>) -> Vec<(RawBlock, Vec<E
         return vec![(raw, ended)];
     }
     let n = raw.n_positions as usize;
-    let (mut at, mut t_ns, mut spent) = (0, raw.t0_ns, 0);
+    let shares = Shares::of(&raw, &ended, edges);
+    let (mut at, mut t_ns, mut expected, mut spent) = (0, raw.t0_ns, 0, 0);
     let mut parts = Vec::new();
     for runs in ended.chunk_by(|a, b| a.batch.frame == b.batch.frame) {
         let len: usize = runs.iter().map(|r| r.range.len()).sum();
         let range = at..at + len;
         let flags: Vec<_> = range.clone().map(|i| raw.flags.at(i)).collect();
-        let until = (u128::from(raw.unblanked_outside_ns) * range.end as u128 / n as u128) as u64;
+        expected += Shares::of(&raw, runs, edges).expected_ns;
+        let until = shares.ns(expected, range.end as u64);
         let block = RawBlock {
             arming: raw.arming,
             first_position: raw.first_position + at as u64,
@@ -214,23 +274,20 @@ pub(crate) fn join(
     sequence: u64,
 ) -> SampleBlock {
     let n = raw.n_positions as usize;
-    let whole = raw.unblanked_outside_ns;
-    let (mut booked, mut at) = (0, 0);
-    for run in runs {
-        at += run.range.len();
-        let until = (u128::from(whole) * at as u128 / n as u128) as u64;
-        ledger.book(&run.batch, run.range.clone(), until - booked);
-        booked = until;
-    }
     let edges = ledger.edges();
+    let shares = Shares::of(&raw, runs, edges);
+    shares.book(runs, ledger);
     let comes_on = |run: &Ended| {
         let flags = run.batch.flags;
         flags.blank_settle && !flags.dark && counted != Counted::One
     };
-    let outside = |run: &Ended| match counted {
-        Counted::Rate(rate) if comes_on(run) => (whole as f64 / n as f64 + edges.tail_ns()) * rate,
-        Counted::Rate(rate) => whole as f64 * rate / n as f64,
-        Counted::One => 0.0,
+    let outside = |run: &Ended, settle_ns: u32| {
+        let ns = || shares.one_ns(settle_ns, run.batch.flags);
+        match counted {
+            Counted::Rate(rate) if comes_on(run) => ((ns() + edges.tail_ns()) * rate) as f32,
+            Counted::Rate(rate) => (ns() * rate) as f32,
+            Counted::One => 0.0,
+        }
     };
     let electrons = |run: &Ended, dwell_ns: u32| match counted {
         Counted::Rate(_) if run.batch.flags.dark => 0.0,
@@ -262,8 +319,8 @@ pub(crate) fn join(
         settle_ns: times(runs, |b| &b.settle_ns),
         electrons_outside: per_position(
             runs,
-            |run| Some(outside(run) as f32),
-            |run, _| outside(run) as f32,
+            |run| run.batch.settle_ns.uniform().map(|ns| outside(run, ns)),
+            |run, i| outside(run, run.batch.settle_ns.at(i)),
         ),
         flags: marked(
             raw.flags,

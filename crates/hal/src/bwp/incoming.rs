@@ -48,6 +48,8 @@ impl Link {
             }
             Report::Status(status) => self.on_status(&header, &status, now, events),
             Report::Error(error) => self.on_error(&error, events),
+            // A word of a trip that a newer status has told of, or cleared, must not end the arming that came after it.
+            Report::Tripped(_) if self.is_older_than_status(&header) => Ok(()),
             Report::Tripped(tripped) => self.on_trip(&tripped.trip, tripped.next_queued, events),
             Report::BarrierReached(reached) => {
                 if header.arming == self.arming() {
@@ -285,8 +287,7 @@ impl Link {
         now: Duration,
         events: &mut Vec<Event>,
     ) -> Result<(), Error> {
-        let newest = self.status_sequence;
-        if newest.is_some_and(|newest| !super::outgoing::is_before(newest, header.sequence)) {
+        if self.is_older_than_status(header) {
             return Ok(());
         }
         self.status_sequence = Some(header.sequence);
@@ -316,6 +317,12 @@ impl Link {
             events.push(Event::Status(self.told(status)));
         }
         Ok(())
+    }
+
+    /// Whether the device said it before its newest status, or in it: lines may repeat and overtake.
+    fn is_older_than_status(&self, header: &Header) -> bool {
+        self.status_sequence
+            .is_some_and(|newest| !super::outgoing::is_before(newest, header.sequence))
     }
 
     /// What a status says about the arming that was asked for.

@@ -391,6 +391,30 @@ fn a_blank_that_overtakes_the_arm_aborts_the_arming() {
 }
 
 #[test]
+fn a_late_word_of_an_earlier_trip_does_not_end_the_arming_that_came_after_it() {
+    let mut script = Script::armed();
+    script.submit(0, 100);
+    script.take();
+    let n_events = script.events.len();
+    let tripped = Report::Tripped(wire::Tripped {
+        trip: wire::Trip {
+            cause: wire::TripCause::BlankRequest,
+            id: 1,
+            tick: wire::Tick(5),
+        },
+        next_queued: 0,
+    });
+    // Said before the status that showed the arming in force, and overtaken by it.
+    script.n_said -= 2;
+    script.say(&tripped).unwrap();
+    assert_eq!(script.events.len(), n_events, "{:?}", script.events.last());
+    script.n_said += 1;
+    script.say(&tripped).unwrap();
+    let ended = |e: &Event| matches!(e, Event::Tripped { .. });
+    assert!(script.events.iter().any(ended), "{:?}", script.events);
+}
+
+#[test]
 fn an_arming_under_another_configuration_is_aborted() {
     let mut script = Script::ready();
     let arm = script.arm();

@@ -96,7 +96,7 @@ pub struct SampleSummary {
     pub electrons: f64,
     /// Expected incident electrons outside dwells.
     pub electrons_outside: f64,
-    /// Device time from the first sample to the end of the last, ns.
+    /// Settle and dwell times of all samples, ns.
     pub scan_ns: u64,
     /// Bytes of the journal that were cut or damaged.
     pub cut_bytes: u64,

@@ -356,7 +356,7 @@ fn add(summary: &mut SampleSummary, block: &SampleBlock) {
     let span: u64 = (0..n)
         .map(|i| u64::from(block.settle_ns.at(i)) + u64::from(block.dwell_ns.at(i)))
         .sum();
-    summary.scan_ns = summary.scan_ns.max(block.t0_ns.saturating_add(span));
+    summary.scan_ns = summary.scan_ns.saturating_add(span);
 }
 
 /// The rectangles of the chunks of `grid`, row by row.

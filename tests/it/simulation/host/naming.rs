@@ -24,6 +24,7 @@ pub(super) fn end_name(end: &engine::EndReason) -> &'static str {
     use engine::EndReason as E;
     match end {
         E::Complete => "complete",
+        E::LeftOut { .. } => "left out",
         E::Stopped { .. } => "stopped",
         E::DoseLimit { .. } => "dose limit",
         E::DetachedTime => "detached time",

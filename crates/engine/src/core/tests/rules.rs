@@ -551,9 +551,13 @@ fn a_plan_that_the_disk_has_no_room_for_is_refused_up_to_the_byte() {
         storage_limit_bytes,
         ..Config::default()
     };
-    // 32 bytes per position, 8 while its visits are counted, and 1 MiB; beyond 4096² pixels maps and samples by tiles besides.
+    // 32 bytes per position in the journal and in the columns, 8 while its visits are counted, four maps of 4 bytes, and 1 MiB;
+    // beyond 4096² pixels samples by tiles besides.
     let whole = checked(1024, false, &most(u64::MAX)).unwrap();
-    assert_eq!(whole.prediction.storage_bytes, 641 << 20);
+    assert_eq!(
+        whole.prediction.storage_bytes,
+        (2 * 512 + 128 + 256 + 1) << 20
+    );
     let needed = checked(8190, false, &most(u64::MAX)).unwrap();
     let needed = needed.prediction.storage_bytes;
     assert!(needed > 4 << 30, "{needed}");

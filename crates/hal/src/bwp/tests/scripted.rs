@@ -40,7 +40,7 @@ pub(super) struct Script {
     pub(super) sequence: u32,
     pub(super) configuration_crc: u32,
     decoder: Decoder<Vec<u8>>,
-    n_said: u32,
+    pub(super) n_said: u32,
 }
 
 pub(super) fn capabilities() -> wire::Capabilities {
