@@ -5,7 +5,7 @@ use crate::failure::Failure;
 use crate::follow::{
     Follower, LOOK_AGAIN, advice, dose, next_picture, pictures, show_prediction, state,
 };
-use crate::output::{Output, count, seconds};
+use crate::output::{Output, count, per_area, seconds};
 use crate::{lease_file, online, plan};
 use client::{
     Acquisition, AcquisitionState, AcquisitionStream, Capabilities, Client, Lease, PlanRequest,
@@ -195,7 +195,7 @@ async fn show_frame(client: &Client, view: &PlanRequest, output: &Output) -> Res
         seconds(one.scan_time_s),
         electrons.map_or(", dose unknown (no probe current)".to_owned(), |e| {
             let dose = one.dose_e_per_a2;
-            let mean = dose.map_or(String::new(), |d| format!(" = {d:.3} e⁻/Å²"));
+            let mean = dose.map_or(String::new(), |d| format!(" = {}", per_area(d)));
             format!(" and {} e⁻{mean}", count(e))
         }),
     ));

@@ -2,7 +2,7 @@
 //! What waits for the operator is said in full: why, and what to type next.
 
 use crate::args::DEFAULT_SERVER;
-use crate::output::{Output, bytes, count, seconds};
+use crate::output::{Output, bytes, count, per_area, seconds};
 use client::{
     Acquisition, AcquisitionState, Client, Prediction, Preview, PreviewOptions, PreviewStream,
 };
@@ -270,7 +270,7 @@ pub(crate) fn dose(acquisition: &Acquisition) -> String {
     }
     let electrons = dose.dwell_electrons + dose.outside_electrons;
     match dose.mean_dose_e_per_a2 {
-        Some(mean) => format!("{} e⁻, {mean:.3} e⁻/Å²", count(electrons)),
+        Some(mean) => format!("{} e⁻, {}", count(electrons), per_area(mean)),
         None => format!("{} e⁻", count(electrons)),
     }
 }
@@ -296,7 +296,7 @@ pub(crate) fn show_prediction(output: &Output, prediction: &Prediction) {
             count(outside),
             prediction
                 .dose_e_per_a2
-                .map_or(String::new(), |d| format!(" = {d:.3} e⁻/Å²")),
+                .map_or(String::new(), |d| format!(" = {}", per_area(d))),
         )),
         _ => output.line("    dose unknown: the probe current is not stated"),
     }
@@ -311,7 +311,7 @@ pub(crate) fn show_prediction(output: &Output, prediction: &Prediction) {
 /// What a plan will cost, in a line.
 pub(crate) fn in_short(prediction: &Prediction) -> String {
     let dose = match (prediction.electrons_dwell, prediction.dose_e_per_a2) {
-        (_, Some(mean)) => format!("{mean:.3} e⁻/Å²"),
+        (_, Some(mean)) => per_area(mean),
         (Some(dwell), None) => {
             let outside = prediction.electrons_outside.unwrap_or_default();
             format!("{} e⁻", count(dwell + outside))

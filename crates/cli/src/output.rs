@@ -82,3 +82,14 @@ pub(crate) fn count(n: f64) -> String {
         _ => format!("{n:.0}"),
     }
 }
+
+/// A dose, e⁻/Å², as people read it: four figures or so, whatever its size.
+pub(crate) fn per_area(dose: f64) -> String {
+    let number = match dose {
+        _ if dose >= 1e4 => count(dose),
+        _ if dose >= 100.0 || dose == 0.0 => format!("{dose:.0}"),
+        _ if dose >= 1.0 => format!("{dose:.2}"),
+        _ => format!("{dose:.3}"),
+    };
+    format!("{number} e⁻/Å²")
+}

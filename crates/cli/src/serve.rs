@@ -56,7 +56,12 @@ pub(crate) async fn serve(args: ServeArgs, output: &Output) -> Result<(), Failur
     }
     output.line(format!("controller {uri}, data in {}", directory.display()));
     for address in &running.addresses {
-        output.line(format!("listening on {address}"));
+        let page = if address.starts_with("http:") {
+            ": open it in a browser"
+        } else {
+            ""
+        };
+        output.line(format!("listening on {address}{page}"));
     }
     for hint in how_to_get_in(&running.addresses, &way) {
         output.line(hint);

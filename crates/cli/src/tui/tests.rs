@@ -176,12 +176,12 @@ fn the_dose_is_told_against_what_is_allowed_else_what_was_predicted() {
         mean_dose_e_per_a2: Some(500.0),
         total_electrons: Some(9000.0),
     };
-    assert!(dose(mean, Some(240.0)).contains("60.000 e⁻/Å² of 500 e⁻/Å² allowed"));
+    assert!(dose(mean, Some(240.0)).contains("60.00 e⁻/Å² of 500 e⁻/Å² allowed"));
     let total = AllowedDose {
         total_electrons: Some(9000.0),
         ..AllowedDose::default()
     };
-    assert!(dose(total, Some(240.0)).contains("600 e⁻, 60.000 e⁻/Å² of 9000 e⁻ allowed"));
+    assert!(dose(total, Some(240.0)).contains("600 e⁻, 60.00 e⁻/Å² of 9000 e⁻ allowed"));
     assert!(dose(AllowedDose::default(), Some(240.0)).contains("of 240 e⁻/Å² planned"));
 }
 

@@ -6,7 +6,7 @@
 
 use super::model::{Model, Said};
 use crate::follow::{dose, state};
-use crate::output::{bytes, count, seconds};
+use crate::output::{bytes, count, per_area, seconds};
 use client::{Acquisition, Picture};
 use ratatui::Frame;
 use ratatui::buffer::Buffer;
@@ -180,17 +180,16 @@ fn dose_bar(acquisition: &Acquisition) -> Gauge<'static> {
         spent.mean_dose_e_per_a2,
         predicted,
     ) {
-        (Some(most), _, Some(mean), _) => (
-            mean / most,
-            format!("{told} of {} e⁻/Å² allowed", count(most)),
-        ),
+        (Some(most), _, Some(mean), _) => {
+            (mean / most, format!("{told} of {} allowed", per_area(most)))
+        }
         (_, Some(most), _, _) => (
             electrons / most,
             format!("{told} of {} e⁻ allowed", count(most)),
         ),
         (_, _, Some(mean), Some(planned)) => (
             mean / planned,
-            format!("{told} of {} e⁻/Å² planned", count(planned)),
+            format!("{told} of {} planned", per_area(planned)),
         ),
         _ => (0.0, told),
     };

@@ -1,8 +1,11 @@
 """UDFs of LiberTEM over a running acquisition of a real service."""
 
+import pathlib
+
 import beamwright as bw
 import numpy as np
 import pytest
+from beamwright.testing import blocks, run
 from beamwright_libertem import Picture, Samples
 from libertem.udf.stddev import StdDevUDF
 from libertem_live.api import Hooks, LiveContext
@@ -79,3 +82,8 @@ def test_an_endless_view_is_refused(control):
     with pytest.raises(ValueError, match="endless view is not allowed"):
         Samples(acquisition)
     acquisition.abort()
+
+
+def test_the_readme_runs(daemon):
+    for program in blocks(pathlib.Path(__file__).parent / "README.md"):
+        assert run(program, daemon.address).strip()

@@ -34,7 +34,7 @@ class Stem(Device, Stageable, AsyncConfigurable, AsyncReadable, Triggerable, Pau
 
     Events of a step scan also have `<name>-dose`, e/Å². A flyer is prepared with its number of pictures."""
 
-    def __init__(self, plan: bw.Plan | None = None, address: str = "127.0.0.1:7410", *, tls: bw.Tls | None = None, token: str = "", name: str = "") -> None:
+    def __init__(self, plan: bw.Plan | None = None, address: str = bw.DEFAULT_TARGET, *, tls: bw.Tls | None = None, token: str = "", name: str = "") -> None:
         self._plan = plan or bw.Plan()
         self._link = {"address": address, "tls": tls, "token": token}
         self.fraction = soft_signal_rw(float, 0.1 if self._plan.fraction is None else self._plan.fraction)

@@ -1,6 +1,7 @@
 """Plans of bluesky on a real service, judged by the documents that they emit."""
 
 import contextlib
+import pathlib
 import threading
 from collections import defaultdict
 from urllib.parse import urlparse
@@ -12,6 +13,7 @@ import bluesky.preprocessors as bpp
 import numpy as np
 import pytest
 import zarr
+from beamwright.testing import blocks, run
 from beamwright_ophyd import Stem
 from bluesky import RunEngine
 from bluesky.utils import FailedStatus, RunEngineInterrupted
@@ -152,3 +154,8 @@ def test_a_paused_plan_pauses_the_scan_and_exposes_nothing_twice(engine, documen
     assert len(list(microscope.acquisitions())) == before + 1
     assert len(documents["event"]) == 1 and len(documents["stream_datum"]) == 1
     assert microscope.acquisition().told().progress.n_sampled == 2048
+
+
+def test_the_readme_runs(daemon):
+    for program in blocks(pathlib.Path(__file__).parent / "README.md"):
+        assert run(program, daemon.address).strip()

@@ -1,6 +1,6 @@
 """The client's figures, each beside a plain grpcio server of the same run, as a loaded machine slows both.
 
-    BEAMWRIGHT=target/release/beamwright python crates/client/python/benches/figures.py [samples] [decisions] [previews]
+    BEAMWRIGHT=target/release/beamwright python crates/client/python/benches/figures.py [samples] [decisions] [previews] [blanks]
 
 Without a name all of them. Samples are read in turns, from the service and from the plain server; medians are told.
 """
@@ -29,9 +29,9 @@ PASSES = 4
 START_S = 30.0
 
 
-def percentiles(values_us):
-    cut = statistics.quantiles(values_us, n=100)
-    return f"p50 {cut[49] * 1e-3:.2f} ms, p90 {cut[89] * 1e-3:.2f} ms"
+def percentiles(values_us, high=90):
+    cut = statistics.quantiles(values_us, n=100, method="inclusive")
+    return f"p50 {cut[49] * 1e-3:.2f} ms, p{high} {cut[high - 1] * 1e-3:.2f} ms"
 
 
 class Plain(v1.SampleServiceServicer, v1.SteeringServiceServicer):
@@ -199,7 +199,35 @@ def previews(control, daemon, seconds=8.0):
     )
 
 
-FIGURES = {"samples": samples, "decisions": decisions, "previews": previews}
+def blanks(control, _daemon, n=100):
+    """From the request decoded to the controller's word that the beam is off, as the service tells it; and what the client waited."""
+
+    def told(when, answers):
+        for name, values in (("in the service", [us for us, _ in answers]), ("at the client", [us for _, us in answers])):
+            print(f"blank {when}, {name}: {percentiles(values, 99)}, longest {max(values) * 1e-3:.2f} ms, of {len(values)}")
+
+    def blank():
+        began = time.perf_counter()
+        answer = control.microscope.blank("figures")
+        return answer.latency_us, (time.perf_counter() - began) * 1e6
+
+    acquisition = control.acquire(bw.Plan(fraction=1.0, dwell=1 * bw.ms, pixels=512, estimator=bw.Estimator.NEAREST))
+    scanning = []
+    for _ in range(n):
+        while acquisition.state != bw.State.RUNNING:
+            time.sleep(0.005)
+        scanning.append(blank())
+        control.clear_trip()
+        acquisition.resume()
+    acquisition.abort()
+    for _ in acquisition.watch():
+        pass
+    control.clear_trip()
+    told("while a scan runs", scanning)
+    told("of a beam that is off already", [blank() for _ in range(n)])
+
+
+FIGURES = {"samples": samples, "decisions": decisions, "previews": previews, "blanks": blanks}
 
 if __name__ == "__main__":
     names = sys.argv[1:] or list(FIGURES)

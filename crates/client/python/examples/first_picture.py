@@ -1,12 +1,9 @@
 """A first picture: say what it may cost, look while it comes, keep it."""
 
 # %% Connect, and ask what a plan would cost. Nothing moves, and no control is needed.
-import os
-
 import beamwright as bw
 
-address = os.environ.get("BEAMWRIGHT_ADDRESS", "127.0.0.1:7410")
-microscope = bw.connect(address)
+microscope = bw.connect()  # 127.0.0.1:7410, or what BEAMWRIGHT_ADDRESS says
 plan = bw.Plan(fraction=0.1, dwell=20 * bw.us, title="a tenth of the pixels")
 cost = microscope.predict(plan)
 print(f"{cost.n_positions} positions, {cost.scan_time_ns * 1e-9:.2f} s, {cost.dose_e_per_a2:.0f} e/Å² on average")

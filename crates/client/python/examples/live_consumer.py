@@ -2,14 +2,13 @@
 
 # %% Every sample comes exactly once and in order, also after a broken connection; a slow consumer slows nobody.
 import asyncio
-import os
 
 import beamwright as bw
 import numpy as np
 
 
-async def sum_image(address: str) -> np.ndarray:
-    async with bw.aio.control(address, "sum image") as control:
+async def sum_image() -> np.ndarray:
+    async with bw.aio.control(holder="sum image") as control:
         plan = bw.Plan(fraction=0.25, dwell=2 * bw.us, pixels=256, estimator=bw.Estimator.NEAREST)
         acquisition = await control.acquire(plan)
         image = np.zeros((256, 256))
@@ -23,5 +22,5 @@ async def sum_image(address: str) -> np.ndarray:
 
 
 # %%
-image = asyncio.run(sum_image(os.environ.get("BEAMWRIGHT_ADDRESS", "127.0.0.1:7410")))
+image = asyncio.run(sum_image())
 print(f"{np.count_nonzero(image)} pixels have counts, {image.sum():.0f} in all")

@@ -1,8 +1,6 @@
 """Your own policy: ten lines say where the beam goes next."""
 
 # %% An offer has the newest estimate, a number of positions, and a deadline. A late answer costs time, never dose.
-import os
-
 import beamwright as bw
 
 
@@ -14,7 +12,7 @@ def least_certain(offer):
 
 
 # %% Run it. Without `wait_when_late` the fallback of the plan fills what an answer was too late for.
-with bw.control(os.environ.get("BEAMWRIGHT_ADDRESS", "127.0.0.1:7410")) as control:
+with bw.control() as control:
     plan = bw.Plan(fraction=0.1, dwell=20 * bw.us, wait_when_late=True, estimator=bw.Estimator.KRIGING)
     report = least_certain.run(control, plan)
 

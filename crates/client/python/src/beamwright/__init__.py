@@ -4,8 +4,8 @@
 
     with bw.control() as control:                                   # 127.0.0.1:7410
         acquisition = control.acquire(bw.Plan(fraction=0.1, dwell=20 * bw.us))
-        acquisition.wait(progress=True)
-        acquisition.to_hyperspy().plot()
+        acquisition.wait()
+        picture = acquisition.image()                               # numpy, [row, column]
 
 `beamwright.aio` is the same for asyncio; `beamwright.v1` holds the messages of the API.
 """
@@ -13,7 +13,7 @@
 from beamwright import aio, v1
 from beamwright.arrays import Chunk, Frame, Gap, Samples
 from beamwright.client import Acquisition, Control, Microscope, connect, control
-from beamwright.connection import Tls
+from beamwright.connection import DEFAULT_TARGET, Tls
 from beamwright.errors import (
     Aborted,
     BlankUnconfirmed,

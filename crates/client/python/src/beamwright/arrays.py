@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import importlib
 from collections.abc import Iterable, Iterator
 from dataclasses import dataclass
 from typing import Any
@@ -281,8 +282,7 @@ class Samples:
 
     def to_pandas(self) -> Any:
         """As a `pandas.DataFrame`, a column per field."""
-        import pandas
-
+        pandas = package("pandas", "pandas")
         names = self.array.dtype.names or ()
         return pandas.DataFrame({name: self.array[name] for name in names})
 
@@ -306,6 +306,14 @@ def _structured(chunk: Chunk) -> Array:
     return array
 
 
+def package(module: str, extra: str) -> Any:
+    """A package that this client does without until it is asked for."""
+    try:
+        return importlib.import_module(module)
+    except ImportError as error:
+        raise ImportError(f"this needs {error.name or module}: pip install 'beamwright[{extra}]'", name=error.name) from error
+
+
 def tiles(n_rows: int, n_cols: int) -> list[v1.PixelRect]:
     """Bands of rows of at most 3 MiB each, so that the service sends every pixel of the grid."""
     most = max(1, (3 << 20) // (4 * n_cols))
@@ -314,9 +322,7 @@ def tiles(n_rows: int, n_cols: int) -> list[v1.PixelRect]:
 
 def to_hyperspy(image: Array, acquisition: v1.Acquisition, plane: str, detector: str) -> Any:
     """A `hyperspy` signal of a full image, with axes in nm centred as the field."""
-    import hyperspy.api as hs
-
-    signal = hs.signals.Signal2D(np.array(image))
+    signal = package("hyperspy.api", "hyperspy").signals.Signal2D(np.array(image))
     axes = [axis for axis in acquisition.axes if axis.kind in (v1.AXIS_KIND_Y, v1.AXIS_KIND_X)]
     for axis, told in zip(signal.axes_manager.signal_axes[::-1], axes):
         axis.name, axis.units, axis.scale, axis.offset = told.name, told.unit, told.scale, told.offset

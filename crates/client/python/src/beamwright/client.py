@@ -352,12 +352,10 @@ class Acquisition:
     def wait(self, progress: bool = False) -> v1.Acquisition:
         """Waits for the end. Raises [`Tripped`][beamwright.Tripped] when it is stopped by a trip (and
         [`LeaseLost`][beamwright.LeaseLost] when that was the loss of control), [`Aborted`][beamwright.Aborted] or
-        [`Failed`][beamwright.Failed] when it ends before it is complete. `progress` shows a bar (package `tqdm`)."""
+        [`Failed`][beamwright.Failed] when it ends before it is complete. `progress` shows a bar (extra `progress`)."""
         bar: Any = None
         if progress:
-            from tqdm.auto import tqdm
-
-            bar = tqdm(unit=" positions", desc=self.name.removeprefix("acquisitions/"), smoothing=0.1)
+            bar = arrays.package("tqdm.auto", "progress").tqdm(unit=" positions", desc=self.name.removeprefix("acquisitions/"), smoothing=0.1)
         try:
             for told in self.watch():
                 if bar is not None:
@@ -430,7 +428,7 @@ class Acquisition:
         return self.microscope.call(self.microscope.sample_calls.GetSignal, request)
 
     def to_hyperspy(self, detector: str = "", plane: str = "estimate") -> Any:
-        """The newest picture as a HyperSpy signal with axes in nm (package `hyperspy`)."""
+        """The newest picture as a HyperSpy signal with axes in nm (extra `hyperspy`)."""
         return arrays.to_hyperspy(self.image(detector, plane), self.told(), plane, detector)
 
 

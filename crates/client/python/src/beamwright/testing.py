@@ -13,6 +13,7 @@ import os
 import pathlib
 import re
 import subprocess
+import sys
 from collections.abc import Iterator
 
 from beamwright.client import Microscope, connect
@@ -73,6 +74,21 @@ class Daemon:
 
     def __exit__(self, *_: object) -> None:
         self.kill()
+
+
+def run(program: str, address: str, timeout_s: float = 300.0) -> str:
+    """Runs a program on its own, with `address` for a service that it does not name; what it printed."""
+    environment = {**os.environ, "BEAMWRIGHT_ADDRESS": address}
+    ran = subprocess.run([sys.executable, "-c", program], env=environment, capture_output=True, text=True, timeout=timeout_s)
+    assert ran.returncode == 0, ran.stderr
+    return ran.stdout
+
+
+def blocks(readme: pathlib.Path) -> list[str]:
+    """The blocks of Python in a text; there has to be one."""
+    found = re.findall(r"^```python\n(.*?)^```", readme.read_text(), re.MULTILINE | re.DOTALL)
+    assert found, f"{readme} has no block of Python"
+    return found
 
 
 try:
