@@ -15,19 +15,14 @@ use tonic::{Code, Request, Status};
 const STATUS: &str = "/beamwright.v1.InstrumentService/GetStatus";
 const WATCH: &str = "/beamwright.v1.InstrumentService/WatchStatus";
 
-/// A stream that stays open, once its first message has come. Without a token where it is empty.
-pub(crate) async fn watching(
-    channel: &Channel,
-    token: &str,
-) -> Result<tonic::Streaming<Vec<u8>>, Status> {
+/// A stream that stays open, once its first message has come.
+async fn watching(channel: &Channel, token: &str) -> Result<tonic::Streaming<Vec<u8>>, Status> {
     let mut grpc = tonic::client::Grpc::new(channel.clone());
     let ready = grpc.ready().await;
     ready.map_err(|e| Status::unavailable(e.to_string()))?;
     let mut request = Request::new(tokio_stream::iter([Vec::new()]));
-    if !token.is_empty() {
-        let bearer = format!("Bearer {token}").parse().unwrap();
-        request.metadata_mut().insert("authorization", bearer);
-    }
+    let bearer = format!("Bearer {token}").parse().unwrap();
+    request.metadata_mut().insert("authorization", bearer);
     let path = WATCH.parse().unwrap();
     let answer = grpc.streaming(request, path, crate::raw::Bytes).await?;
     let mut stream = answer.into_inner();
@@ -43,7 +38,7 @@ fn is_closed(status: &Status) -> bool {
     )
 }
 
-pub(crate) fn is_overload(status: &Status) -> bool {
+fn is_overload(status: &Status) -> bool {
     status.code() == Code::ResourceExhausted
         && Refusal::from_status(status).reason == ErrorReason::Overloaded
 }

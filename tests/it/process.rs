@@ -242,22 +242,8 @@ pub(crate) struct Served {
 impl Served {
     /// The most memory that it has held so far, bytes.
     pub(crate) fn peak_memory(&self) -> u64 {
-        self.said_of_memory("VmHWM:")
-    }
-
-    /// The memory that it holds, bytes.
-    pub(crate) fn memory(&self) -> u64 {
-        self.said_of_memory("VmRSS:")
-    }
-
-    /// How many descriptors it holds.
-    pub(crate) fn n_descriptors(&self) -> usize {
-        std::fs::read_dir(self.proc("fd")).unwrap().count()
-    }
-
-    fn said_of_memory(&self, key: &str) -> u64 {
         let status = std::fs::read_to_string(self.proc("status")).unwrap();
-        let line = status.lines().find_map(|l| l.strip_prefix(key));
+        let line = status.lines().find_map(|l| l.strip_prefix("VmHWM:"));
         let kib = line.unwrap().trim().trim_end_matches(" kB");
         1024 * kib.parse::<u64>().unwrap()
     }

@@ -14,13 +14,13 @@ use std::sync::atomic::{AtomicI64, Ordering};
 use std::time::Duration;
 
 /// A line to a controller that breaks when so many bytes have passed, both ways together.
-pub(super) struct Line {
-    pub(super) address: String,
+struct Line {
+    address: String,
     left: Arc<AtomicI64>,
 }
 
 impl Line {
-    pub(super) fn to(controller: &str) -> Self {
+    fn to(controller: &str) -> Self {
         let controller = controller.trim_start_matches("tcp://").to_owned();
         let listener = TcpListener::bind("127.0.0.1:0").unwrap();
         let address = format!("tcp://{}", listener.local_addr().unwrap());
@@ -43,7 +43,7 @@ impl Line {
     }
 
     /// It breaks after so many bytes more. Returns once it has.
-    pub(super) async fn break_after(&self, n_bytes: i64) {
+    async fn break_after(&self, n_bytes: i64) {
         self.left.store(n_bytes, Ordering::SeqCst);
         let clock = MonotonicClock::new();
         while self.left.load(Ordering::SeqCst) > 0 {
@@ -52,7 +52,7 @@ impl Line {
         }
     }
 
-    pub(super) fn mend(&self) {
+    fn mend(&self) {
         self.left.store(i64::MAX, Ordering::SeqCst);
     }
 }
