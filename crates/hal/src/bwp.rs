@@ -99,6 +99,9 @@ struct Link {
     clearing: Option<TripId>,
     status: Option<wire::Status>,
     status_sequence: Option<u32>,
+    /// Sequence of the newest report, and what it was when the newest blank was asked for.
+    newest: Option<u32>,
+    newest_before_blank: Option<u32>,
     urgent: Urgent,
     timers: Timers,
     replay: Option<Replay>,
@@ -249,6 +252,8 @@ impl LinkCore {
             clearing: None,
             status: None,
             status_sequence: None,
+            newest: None,
+            newest_before_blank: None,
             urgent: Urgent::default(),
             timers: Timers {
                 heard: now,

@@ -179,6 +179,7 @@ impl Link {
     pub(super) fn blank(&mut self, now: Duration) {
         self.urgent.blank = true;
         self.timers.blank = Some(now);
+        self.newest_before_blank = self.newest;
         if let Some(scan) = self.scan.as_mut().filter(|s| s.stage == Stage::Asked) {
             scan.is_overtaken = true;
         }

@@ -3,6 +3,7 @@
 use super::assembler::Place;
 use super::clock_fit::ClockFit;
 use super::device::Device;
+use super::outgoing::is_before;
 use super::{Disarm, End, Link, Phase, Stage};
 use crate::{ControllerStatus, Error, Event, RawGap, TripCause, TripId};
 use domain::GapCause;
@@ -36,6 +37,12 @@ impl Link {
             return Err(self.protocol("it is in another session: it was reset or taken over"));
         }
         self.timers.heard = now;
+        let is_answer = self
+            .newest_before_blank
+            .is_none_or(|n| is_before(n, header.sequence));
+        if self.newest.is_none_or(|n| is_before(n, header.sequence)) {
+            self.newest = Some(header.sequence);
+        }
         match report {
             Report::Samples(block) => self.on_samples(&header, &block, now, events),
             Report::Gap(gap) => self.on_gap(&header, &gap, now, events),
@@ -63,6 +70,8 @@ impl Link {
                 }
                 Ok(())
             }
+            // The answer to an earlier blank, told again, says nothing of this one.
+            Report::Blanked(_) if !is_answer => Ok(()),
             Report::Blanked(_) => {
                 // Within a hand-over it is one step; the end of that is told.
                 if self.timers.blank.take().is_some() && self.hand_over.is_none() {
@@ -322,7 +331,7 @@ impl Link {
     /// Whether the device said it before its newest status, or in it: lines may repeat and overtake.
     fn is_older_than_status(&self, header: &Header) -> bool {
         self.status_sequence
-            .is_some_and(|newest| !super::outgoing::is_before(newest, header.sequence))
+            .is_some_and(|newest| !is_before(newest, header.sequence))
     }
 
     /// What a status says about the arming that was asked for.

@@ -374,6 +374,31 @@ fn a_blank_is_repeated_until_it_is_answered_and_holds_back_positions() {
 }
 
 #[test]
+fn the_answer_to_an_earlier_blank_does_not_answer_the_next() {
+    let mut script = Script::armed();
+    let answer = Report::Blanked(wire::Blanked {
+        tick: wire::Tick(9),
+    });
+    let n_answers = |script: &Script| {
+        let answers = script.events.iter().filter(|e| **e == Event::Blanked);
+        answers.count()
+    };
+    script.link.blank(script.now);
+    script.say(&answer).unwrap();
+    assert_eq!(n_answers(&script), 1);
+    script.link.blank(script.now);
+    // The line repeats what it carried.
+    script.n_said -= 1;
+    script.say(&answer).unwrap();
+    assert_eq!(n_answers(&script), 1);
+    script.take();
+    script.pass(60 * MS).unwrap();
+    assert!(script.sent(PacketType::Blank), "it is asked for on");
+    script.say(&answer).unwrap();
+    assert_eq!(n_answers(&script), 2);
+}
+
+#[test]
 fn a_blank_that_overtakes_the_arm_aborts_the_arming() {
     let mut script = Script::ready();
     let arm = script.arm();
