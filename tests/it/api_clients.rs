@@ -25,7 +25,7 @@ async fn a_client_chooses_the_region_of_its_pictures_and_gets_newer_ones_only() 
         n_cols: 64,
     };
     let options = PreviewOptions {
-        planes: vec![Plane::Estimate, Plane::Visits],
+        planes: vec![Plane::Estimate, Plane::Uncertainty],
         max_rate_hz: 30.0,
         region: Some(region),
         ..PreviewOptions::default()
