@@ -3,14 +3,16 @@
 use crate::control::lock;
 use crate::convert::{axes, result, shown_plan, timestamp};
 use crate::refuse::{of_store, refuse};
-use domain::{DetectorEstimate, Estimate, Invalid, PixelRect, Plan, TileSet};
+use domain::{DetectorEstimate, DoseTotals, Estimate, Invalid, PixelRect, Plan, TileSet};
 use proto::v1::ErrorReason;
 use proto::{ACQUISITIONS, name_of_id, v1};
 use std::collections::HashMap;
 use std::path::{Path, PathBuf};
 use std::sync::{Arc, Mutex};
 use std::time::Duration;
-use store::{DataSet, FinalState, Finish, FinishReason, Header, JournalReader, Record};
+use store::{
+    ArmingId, BlockRecord, DataSet, FinalState, Finish, FinishReason, Header, JournalReader, Record,
+};
 use tonic::Status;
 
 /// Suffix of data sets.
@@ -24,15 +26,94 @@ const BINS: u64 = 1 << 22;
 #[derive(Debug, Clone)]
 pub(crate) struct Archive {
     directory: PathBuf,
-    /// How acquisitions ended, by id: it stands at the end of journals, which may be long, and does not change.
-    ends: Arc<Mutex<HashMap<String, Finish>>>,
+    /// What journals tell, by id, and the length at which they told it: they may be long, and once nobody records do not
+    /// change.
+    told: Arc<Mutex<HashMap<String, (u64, Told)>>>,
+}
+
+/// What the records of a journal come to.
+#[derive(Debug, Clone)]
+enum Told {
+    /// It says how the acquisition ended.
+    Ended(Finish),
+    /// It breaks off; what was recorded until then.
+    Cut(Tally),
+}
+
+/// What was recorded until a journal broke off.
+#[derive(Debug, Clone, Copy, Default, PartialEq)]
+struct Tally {
+    n_submitted: u64,
+    n_samples: u64,
+    n_gaps: u64,
+    /// Device time from the first begin to the last end of every arming, added, ns.
+    scan_ns: u64,
+    dwell_electrons: f64,
+    outside_electrons: f64,
+    /// The arming of the newest block, and the last end on its clock, ns.
+    arming: Option<(ArmingId, u64)>,
+}
+
+impl Tally {
+    fn add(&mut self, record: &Record) {
+        match record {
+            Record::Batch(batch) => self.n_submitted += batch.positions.len() as u64,
+            Record::Block(sampled) => self.add_block(sampled),
+            Record::Gap(gap) => {
+                self.n_gaps += gap.gap.n_positions;
+                self.outside_electrons += gap.gap.electrons;
+            }
+            Record::Event { .. } | Record::Finish { .. } | Record::Unknown { .. } => {}
+        }
+    }
+
+    fn add_block(&mut self, sampled: &BlockRecord) {
+        let block = &*sampled.block;
+        let n = block.len();
+        self.n_samples += n as u64;
+        self.dwell_electrons += block.electrons.iter(n).map(f64::from).sum::<f64>();
+        self.outside_electrons += block.electrons_outside.iter(n).map(f64::from).sum::<f64>();
+        let spent = (0..n)
+            .map(|i| u64::from(block.settle_ns.at(i)) + u64::from(block.dwell_ns.at(i)))
+            .sum();
+        let end = block.t0_ns.saturating_add(spent);
+        let before = match self.arming {
+            Some((arming, last)) if arming == sampled.arming => last,
+            // The device's clock begins anew with every arming.
+            _ => block.t0_ns,
+        };
+        let last = before.max(end);
+        self.scan_ns += last - before;
+        self.arming = Some((sampled.arming, last));
+    }
+}
+
+impl Tally {
+    fn progress(&self) -> v1::Progress {
+        v1::Progress {
+            n_submitted: self.n_submitted,
+            n_sampled: self.n_samples,
+            n_gaps: self.n_gaps,
+            scan_time_ns: self.scan_ns,
+            ..Default::default()
+        }
+    }
+
+    /// Of what was submitted and never heard of again nothing is known.
+    fn totals(&self) -> DoseTotals {
+        DoseTotals {
+            dwell: self.dwell_electrons,
+            outside: self.outside_electrons,
+            ..DoseTotals::default()
+        }
+    }
 }
 
 impl Archive {
     pub(crate) fn new(directory: &Path) -> Self {
         Self {
             directory: directory.to_owned(),
-            ends: Arc::default(),
+            told: Arc::default(),
         }
     }
 
@@ -65,39 +146,62 @@ impl Archive {
         Ok(JournalReader::open(&self.journal(id))?.header().clone())
     }
 
-    /// How an acquisition ended; `None` if its journal breaks off.
-    fn end(&self, id: &str, reader: &mut JournalReader) -> Result<Option<Finish>, store::Error> {
-        if let Some(known) = lock(&self.ends).get(id) {
-            return Ok(Some(known.clone()));
+    /// How an acquisition ended, or what was recorded until its journal broke off.
+    fn told(&self, id: &str, reader: &mut JournalReader) -> Result<Told, store::Error> {
+        let length = std::fs::metadata(self.journal(id)).map_or(0, |m| m.len());
+        if let Some((known, told)) = lock(&self.told).get(id)
+            && *known == length
+        {
+            return Ok(told.clone());
         }
-        while let Some(record) = reader.next_record()? {
+        let mut told = Told::Cut(Tally::default());
+        while let (Told::Cut(tally), Some(record)) = (&mut told, reader.next_record()?) {
+            tally.add(&record);
             if let Record::Finish { finish, .. } = record {
-                lock(&self.ends).insert(id.to_owned(), finish.clone());
-                return Ok(Some(finish));
+                told = Told::Ended(finish);
             }
         }
-        Ok(None)
+        lock(&self.told).insert(id.to_owned(), (length, told.clone()));
+        Ok(told)
     }
 
     /// The acquisition as its journal tells it.
     pub(crate) fn acquisition(&self, id: &str) -> Result<v1::Acquisition, store::Error> {
         let mut reader = JournalReader::open(&self.journal(id))?;
         let header = reader.header().clone();
-        let finish = self.end(id, &mut reader)?;
+        let told = self.told(id, &mut reader)?;
         let path = self.data_set(id);
-        let state = match &finish {
-            Some(finish) => state_of(finish),
-            None => v1::AcquisitionState::Interrupted,
+        let (state, progress, totals, end) = match &told {
+            Told::Ended(finish) => {
+                let end = result(
+                    &header.plan,
+                    &finish.reason,
+                    finish.text.clone(),
+                    Some(&path),
+                );
+                (
+                    state_of(finish),
+                    progress_of(finish),
+                    finish.totals,
+                    Some(end),
+                )
+            }
+            Told::Cut(tally) => {
+                let state = v1::AcquisitionState::Interrupted;
+                (state, tally.progress(), tally.totals(), None)
+            }
         };
         Ok(v1::Acquisition {
             name: name_of_id(ACQUISITIONS, id),
             state: state as i32,
             plan: Some(shown_plan(&header.plan)),
-            progress: finish.as_ref().map(progress_of),
-            dose: finish.as_ref().map(|f| dose_of(f, &header)),
-            result: finish
-                .as_ref()
-                .map(|f| result(&header.plan, &f.reason, f.text.clone(), Some(&path))),
+            progress: Some(progress),
+            dose: Some(dose_of(&totals, &header)),
+            r#loop: Some(v1::LoopMetrics {
+                journal_bytes: size_of(&self.journal(id)),
+                ..Default::default()
+            }),
+            result: end,
             create_time: Some(timestamp(Duration::from_nanos(header.created_ns))),
             principal: header.identity.clone(),
             axes: axes(&header.plan),
@@ -156,7 +260,7 @@ impl Archive {
         }
         if detectors.is_empty() {
             let text = format!(
-                "acquisition {id} has no estimate; `beamwright recover` makes one of what is recorded"
+                "acquisition {id} has no estimate; `beamwright reconstruct {id}.zspy --estimator auto --out NEW.zspy` makes one of its samples, after `beamwright recover {id}.zspy` where it was interrupted"
             );
             return Err(refuse(ErrorReason::NotFound, text));
         }
@@ -275,14 +379,14 @@ fn progress_of(finish: &Finish) -> v1::Progress {
     }
 }
 
-fn dose_of(finish: &Finish, header: &Header) -> v1::DoseTotals {
-    let incident = finish.totals.incident();
+fn dose_of(totals: &DoseTotals, header: &Header) -> v1::DoseTotals {
+    let incident = totals.incident();
     let known = header.column.probe_current.is_some();
     v1::DoseTotals {
-        committed_electrons: finish.totals.committed,
-        dwell_electrons: finish.totals.dwell,
-        outside_electrons: finish.totals.outside,
-        released_electrons: finish.totals.released,
+        committed_electrons: totals.committed,
+        dwell_electrons: totals.dwell,
+        outside_electrons: totals.outside,
+        released_electrons: totals.released,
         mean_dose_e_per_a2: header
             .plan
             .field
@@ -297,6 +401,51 @@ fn dose_of(finish: &Finish, header: &Header) -> v1::DoseTotals {
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    /// `n` samples of 1 µs each after 0.5 µs, ten electrons in and one outside each dwell.
+    fn block(counter: u32, t0_ns: u64, n: usize) -> Record {
+        let places = vec![0.0; n];
+        let block = domain::SampleBlock {
+            t0_ns,
+            dwell_ns: domain::PerPosition::Uniform(1000),
+            settle_ns: domain::PerPosition::Uniform(500),
+            electrons_outside: domain::PerPosition::Uniform(1.0),
+            ..domain::SampleBlock::ideal(places.clone(), places, 10.0, Vec::new())
+        };
+        Record::Block(BlockRecord {
+            t_ns: 0,
+            arming: ArmingId {
+                session: 1,
+                counter,
+            },
+            unblanked_outside_ns: 0,
+            block: block.into(),
+        })
+    }
+
+    #[test]
+    fn what_was_recorded_before_a_journal_broke_off_is_counted() {
+        let mut tally = Tally::default();
+        tally.add(&block(1, 2_000, 4));
+        tally.add(&block(1, 8_500, 2));
+        // After a pause the device's clock is another one.
+        tally.add(&block(2, 100, 2));
+        tally.add(&Record::Gap(store::GapRecord {
+            t_ns: 0,
+            arming: ArmingId::default(),
+            unblanked_ns: 0,
+            gap: domain::Gap {
+                first_position: 8,
+                n_positions: 3,
+                cause: domain::GapCause::Tripped,
+                electrons: 0.5,
+            },
+        }));
+        let progress = tally.progress();
+        assert_eq!((progress.n_sampled, progress.n_gaps), (8, 3));
+        assert_eq!(progress.scan_time_ns, 9_500 + 3_000);
+        assert_eq!((tally.totals().dwell, tally.totals().outside), (80.0, 8.5));
+    }
 
     #[test]
     fn pages_follow_each_other_without_a_hole_or_a_double() {

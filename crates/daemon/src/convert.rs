@@ -238,6 +238,7 @@ pub(crate) fn acquisition(shared: &Shared, a: &Acquisition, with_plan: bool) -> 
             fallback_positions: a.n_fallback,
             decision_p50_us: us(a.decision_time),
             idle_ns: ns(a.idle_time),
+            journal_bytes: crate::archive::size_of(&shared.archive.journal(a.id.as_str())),
             ..Default::default()
         }),
         result: a
