@@ -78,6 +78,20 @@ impl Error {
         if let Some(invalid) = refusal.invalid() {
             return Self::Invalid(invalid);
         }
+        // What tonic says of an answer that is no gRPC, or no HTTP/2; a service says a reason with every refusal of its own.
+        let foreign = ["h2 protocol error", "grpc-status header missing"];
+        let is_foreign = foreign
+            .iter()
+            .any(|text| status.message().starts_with(text));
+        if refusal.reason == ErrorReason::Unspecified && is_foreign {
+            let cause = status
+                .source()
+                .map_or_else(|| status.message().to_owned(), crate::connect::root_cause);
+            return Self::Unreachable {
+                server: server.to_owned(),
+                cause: format!("what answers there is not Beamwright ({cause})"),
+            };
+        }
         match (refusal.reason, refusal.code) {
             (ErrorReason::LeaseStale, _) => Self::LeaseLost {
                 message: refusal.message,
@@ -104,5 +118,31 @@ impl Error {
     /// For a message that lacks what the API promises.
     pub(crate) fn missing(field: &'static str) -> Self {
         Self::Broken(Invalid::new(field, "unset", "set, by the API"))
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn what_is_not_a_service_counts_as_none() {
+        for (code, text) in [
+            (Code::Internal, "h2 protocol error: http2 error"),
+            (
+                Code::Unimplemented,
+                "grpc-status header missing, mapped from HTTP status code 404",
+            ),
+        ] {
+            let error = Error::of_status("http://a:1", &Status::new(code, text));
+            assert_eq!(error.kind(), ErrorKind::Unreachable, "{text}");
+            let told = error.to_string();
+            assert!(
+                told.contains("http://a:1") && told.contains("not Beamwright"),
+                "{told}"
+            );
+        }
+        let own = Error::of_status("http://a:1", &Status::internal("a fault"));
+        assert_eq!(own.kind(), ErrorKind::Fault);
     }
 }
