@@ -6,7 +6,7 @@ use crate::failure::Failure;
 use crate::follow::{Follower, LOOK_AGAIN, advice, command, dose, state};
 use crate::output::{Output, bytes, seconds};
 use crate::{lease_file, online};
-use client::{Acquisition, Client, Lease, Status};
+use client::{Acquisition, AcquisitionState, Client, Lease, Status};
 use domain::DetectorName;
 use serde_json::json;
 
@@ -82,16 +82,27 @@ async fn chosen(client: &Client, id: Option<String>) -> Result<String, Failure> 
         let bare = id.strip_prefix("acquisitions/").unwrap_or(&id);
         return Ok(bare.strip_suffix(".zspy").unwrap_or(bare).to_owned());
     }
-    if let Some(running) = client.status().await?.acquisition {
-        return Ok(running);
-    }
     let listed = client.list(1000).await?;
-    let newest = listed
-        .iter()
-        .max_by(|a, b| a.created_s.total_cmp(&b.created_s).then(a.id.cmp(&b.id)));
-    newest
-        .map(|a| a.id.clone())
+    let rows = listed.iter().map(|a| (a.id.as_str(), a.state, a.created_s));
+    meant(rows)
+        .map(str::to_owned)
         .ok_or_else(|| Failure::NotFound("the server has no acquisitions".to_owned()))
+}
+
+/// Of `(id, state, date)` the one that has the instrument, else one that waits for it, else the newest.
+fn meant<'a>(rows: impl Iterator<Item = (&'a str, AcquisitionState, f64)>) -> Option<&'a str> {
+    let claim = |state: AcquisitionState| match state {
+        state if state.is_final() => 0,
+        AcquisitionState::Created | AcquisitionState::Unknown => 1,
+        // Its beam time is over: another may have the instrument already.
+        AcquisitionState::Finishing => 2,
+        _ => 3,
+    };
+    rows.max_by(|a, b| {
+        let by_claim = claim(a.1).cmp(&claim(b.1));
+        by_claim.then(a.2.total_cmp(&b.2)).then(a.0.cmp(b.0))
+    })
+    .map(|row| row.0)
 }
 
 pub(crate) async fn show(args: IdArgs, output: &Output) -> Result<(), Failure> {
@@ -315,4 +326,27 @@ pub(crate) async fn devices(args: ServerArgs, output: &Output) -> Result<(), Fai
     });
     output.result(text, &value);
     Ok(())
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use AcquisitionState::{Aborted, Created, Finished, Finishing, Paused, Running, Tripped};
+
+    #[test]
+    fn without_an_id_the_one_that_has_the_instrument_is_meant() {
+        for has_it in [Running, Paused, Tripped] {
+            let rows = [
+                ("a", Finished, 1.0),
+                ("b", has_it, 2.0),
+                ("c", Finishing, 3.0),
+                ("d", Created, 4.0),
+                ("e", Aborted, 5.0),
+            ];
+            assert_eq!(meant(rows.into_iter()), Some("b"), "{has_it:?}");
+        }
+        let ended = [("a", Finished, 1.0), ("b", Aborted, 2.0)];
+        assert_eq!(meant(ended.into_iter()), Some("b"));
+        assert_eq!(meant(std::iter::empty()), None);
+    }
 }
