@@ -146,6 +146,13 @@ fn a_journal_without_its_data_set_is_recovered() {
     let torn = bench.work().join("torn.zspy");
     std::fs::create_dir(&torn).unwrap();
     std::fs::write(torn.join("journal"), &whole[..whole.len() * 2 / 3]).unwrap();
+    let refused = bench.run(&["export", "torn.zspy", "--format", "npy", "--out", "npy"]);
+    assert_eq!(refused.code, Some(2), "{}", refused.stdout);
+    assert!(
+        refused.stderr.contains("beamwright recover torn.zspy"),
+        "{}",
+        refused.stderr
+    );
     let recovered = bench.run(&["recover", "torn.zspy", "--json"]);
     assert_eq!(recovered.code, Some(0), "{}", recovered.stderr);
     let saved = recovered.json()["saved"].clone();
@@ -157,6 +164,12 @@ fn a_journal_without_its_data_set_is_recovered() {
     assert_eq!(again.json()["saved"], Value::Null);
     let exported = bench.run(&["export", "torn.zspy", "--format", "npy", "--out", "npy"]);
     assert_eq!(exported.code, Some(0), "{}", exported.stderr);
+    let columns = std::fs::read_dir(bench.work().join("npy")).unwrap();
+    let names = columns.map(|e| e.unwrap().file_name().into_string().unwrap());
+    let row = names.into_iter().find(|n| n.ends_with("-samples-row.npy"));
+    let row = std::fs::read(bench.work().join("npy").join(row.unwrap())).unwrap();
+    let row = domain::NpyArray::parse(&row).unwrap().to_f32();
+    assert_eq!(row.len() as u64, n("samples"));
 }
 
 #[test]

@@ -606,7 +606,7 @@ pub(crate) enum ExportFormat {
     Png,
     /// Planes, 32-bit float
     Tiff,
-    /// Planes and samples as NumPy arrays
+    /// Planes, and every column of the samples, as NumPy arrays
     Npy,
 }
 

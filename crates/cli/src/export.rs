@@ -1,12 +1,14 @@
 //! `export`: pictures and arrays of a data set.
 
+mod samples;
+
 use crate::args::{ExportArgs, ExportFormat};
 use crate::failure::Failure;
 use crate::output::Output;
 use domain::Grid;
 use serde_json::json;
 use std::path::{Path, PathBuf};
-use store::{ColourMap, DataSet, DisplayRange, MapInfo, Picture, Plane};
+use store::{ColourMap, DataSet, DataSetState, DisplayRange, MapInfo, Picture, Plane};
 
 /// Largest plane that is exported whole, pixels.
 const PIXELS_MAX: u64 = 1 << 28;
@@ -14,6 +16,7 @@ const PIXELS_MAX: u64 = 1 << 28;
 /// Runs `beamwright export`.
 pub(crate) fn export(args: &ExportArgs, output: &Output) -> Result<(), Failure> {
     let set = DataSet::open(&args.dataset).map_err(lab::Error::from)?;
+    check_complete(&set)?;
     let folder = match &args.out {
         Some(folder) => folder.clone(),
         None => args
@@ -33,9 +36,27 @@ pub(crate) fn export(args: &ExportArgs, output: &Output) -> Result<(), Failure> 
             files.push(export_map(args.format, &set, &map, frame, &folder)?);
         }
     }
+    if args.format == ExportFormat::Npy {
+        files.extend(samples::export(&set, &folder)?);
+    }
     let text: Vec<String> = files.iter().map(|f| f.display().to_string()).collect();
     output.result(text.join("\n"), &json!({ "files": files }));
     Ok(())
+}
+
+/// Refuses a data set whose arrays are not written yet.
+fn check_complete(set: &DataSet) -> Result<(), Failure> {
+    let path = set.path().display();
+    let text = match set.state() {
+        DataSetState::Finished | DataSetState::Recovered => return Ok(()),
+        DataSetState::Recording => {
+            format!("dataset: {path} is being recorded (allowed: a complete data set)")
+        }
+        DataSetState::Unfinished => format!(
+            "dataset: {path} was interrupted (allowed: a complete data set; `beamwright recover {path}` completes it)"
+        ),
+    };
+    Err(Failure::NotFound(text))
 }
 
 fn export_map(
