@@ -30,6 +30,7 @@ const DETECTORS: [&str; 2] = ["haadf", "abf"];
 pub(crate) async fn demo(args: DemoArgs, output: &Output) -> Result<(), Failure> {
     let fraction = Fraction::new(args.fraction)?;
     let pattern = Pattern::from_name(&args.pattern)?;
+    crate::plan::check_alone(&pattern)?;
     store::check_writable(&args.out).map_err(lab::Error::from)?;
     // What a service keeps besides data sets is of no use to whoever tries it out.
     let scratch = args

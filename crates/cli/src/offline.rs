@@ -11,6 +11,8 @@ use serde_json::json;
 
 /// Threads of the estimator; results do not depend on it.
 const THREADS: usize = 2;
+/// Most exposures that a simulation may have.
+const EXPOSURES_MAX: u64 = 10_000_000_000;
 /// Beam per axis that identifying the coils may take.
 const COIL_BEAM: std::time::Duration = std::time::Duration::from_secs(1);
 /// Lead of policies offline, the shortest that a plan may have: the more is held, the older the estimate that decides.
@@ -56,6 +58,8 @@ pub(crate) fn simulate(args: &SimulateArgs, output: &Output) -> Result<(), Failu
     let field = stage.field()?;
     let list = read_list(args.plan.list.as_deref(), field.grid)?;
     let mut plan = plan::plan(&args.plan, field, &stage.default_detectors(), list)?;
+    plan::check_alone(&plan.pattern)?;
+    check_length(&plan)?;
     if args.plan.lead_ms.is_none() && plan.pattern.is_policy() {
         plan.lead = SHORTEST_LEAD;
     }
@@ -74,6 +78,23 @@ pub(crate) fn simulate(args: &SimulateArgs, output: &Output) -> Result<(), Failu
     json["coils"] = json!(coils);
     output.result(told + &text(&report), &json);
     Ok(())
+}
+
+/// Refuses plans that would run for days.
+fn check_length(plan: &domain::Plan) -> Result<(), Invalid> {
+    let per_frame = plan.positions_per_frame();
+    if plan.n_positions().is_some_and(|n| n <= EXPOSURES_MAX) {
+        return Ok(());
+    }
+    if per_frame > EXPOSURES_MAX {
+        let allowed = format!("at most {EXPOSURES_MAX} exposures; a frame has {per_frame}");
+        return Err(Invalid::new("fraction", plan.fraction.value(), allowed));
+    }
+    let allowed = format!(
+        "1 to {}: at most {EXPOSURES_MAX} exposures, of which a frame has {per_frame}",
+        EXPOSURES_MAX / per_frame.max(1),
+    );
+    Err(Invalid::new("frames", plan.n_frames, allowed))
 }
 
 fn coils_text(coils: &lab::Coils) -> String {
@@ -208,8 +229,14 @@ pub(crate) fn recover(args: &PathArg, output: &Output) -> Result<(), Failure> {
     let text = match &recovery.saved {
         None => format!("{} was complete; nothing was touched", recovery.id),
         Some(saved) => format!(
-            "{}: {} samples saved, {} positions without a sample, {} unresolved, {} bytes of a torn record left out",
-            recovery.id, saved.n_samples, saved.n_gaps, saved.n_unresolved, saved.cut_bytes,
+            "{}: {} samples saved, {} positions without a sample, {} unresolved, {} bytes of a torn record left out\nIt holds no picture yet; `beamwright reconstruct {} --estimator auto --out {}` makes one of the samples",
+            recovery.id,
+            saved.n_samples,
+            saved.n_gaps,
+            saved.n_unresolved,
+            saved.cut_bytes,
+            args.path.display(),
+            args.path.with_extension("picture.zspy").display(),
         ),
     };
     let saved = recovery.saved.map(|s| {

@@ -74,6 +74,18 @@ pub(crate) fn plan(
     Ok(plan)
 }
 
+/// Refuses a pattern that asks a client for its positions, where no client can answer.
+#[cfg(feature = "serve")]
+pub(crate) fn check_alone(pattern: &Pattern) -> Result<(), Invalid> {
+    match pattern {
+        Pattern::External { .. } => {
+            let allowed = "raster, serpentine, interleaved, random, jittered, poisson-disc, line-hop, spiral, adaptive, uncertainty, edges, revisit: nobody can answer an external pattern here; it needs a service";
+            Err(Invalid::new("pattern", "external", allowed))
+        }
+        _ => Ok(()),
+    }
+}
+
 fn stop_rules(args: &PlanArgs) -> Result<Vec<StopRule>, Invalid> {
     let mut rules = Vec::new();
     if let Some(seconds) = args.until_s {
@@ -269,10 +281,15 @@ fn nanoseconds(field: &'static str, us: f64) -> Result<u32, Invalid> {
 fn span(field: &'static str, value: f64, seconds_per_unit: f64) -> Result<Duration, Invalid> {
     let seconds = value * seconds_per_unit;
     if seconds > 0.0 && seconds <= 1e7 {
-        Ok(Duration::from_secs_f64(seconds))
-    } else {
-        Err(Invalid::new(field, value, "above 0, at most 10000000 s"))
+        return Ok(Duration::from_secs_f64(seconds));
     }
+    // In the unit of the option, which its name ends in.
+    let (most, unit) = match field.ends_with("_ms") {
+        true => (1e7 / seconds_per_unit, "ms"),
+        false => (1e7, "s"),
+    };
+    let allowed = format!("above 0, at most {most:.0} {unit}");
+    Err(Invalid::new(field, value, allowed))
 }
 
 #[cfg(test)]
@@ -308,6 +325,22 @@ mod tests {
             plan.exposure,
             Exposure::Dwell(DwellTime::from_nanoseconds(1000).unwrap())
         );
+    }
+
+    #[test]
+    fn a_lead_is_refused_in_its_own_unit() {
+        let refused = plan_of("--lead-ms -1").unwrap_err();
+        assert!(refused.to_string().contains("10000000000 ms"), "{refused}");
+        let refused = plan_of("--until-s -1").unwrap_err();
+        assert!(refused.to_string().contains("10000000 s"), "{refused}");
+    }
+
+    #[cfg(feature = "serve")]
+    #[test]
+    fn an_external_pattern_is_refused_where_nobody_answers() {
+        let external = Pattern::from_name("external").unwrap();
+        assert_eq!(check_alone(&external).unwrap_err().field, "pattern");
+        assert!(check_alone(&Pattern::from_name("adaptive").unwrap()).is_ok());
     }
 
     #[test]
