@@ -2,10 +2,12 @@
 
 use crate::api::ask;
 use crate::api_server::{Server, config, reason};
+use crate::process::HANG;
 use client::{Client, ConnectOptions, Error, Tls};
 use daemon::{IdentityPart, Role, TlsPart, certs};
 use domain::MonotonicClock;
 use std::path::Path;
+use tokio::io::{AsyncReadExt as _, AsyncWriteExt as _};
 
 /// A configuration with mutual TLS, by an authority in `lab`; `ana.lab` is an operator there.
 fn encrypted(directory: &Path, lab: &Path) -> daemon::Config {
@@ -76,6 +78,26 @@ async fn over_tls_a_listed_certificate_is_needed() {
     let host = url.trim_start_matches("https://");
     let plain = ask(host, "GET /metrics HTTP/1.1\r\nhost: localhost\r\n\r\n").await;
     assert!(!plain.contains("HTTP/1.1"), "{plain}");
+    assert!(server.stop().await);
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_handshake_that_is_not_finished_in_time_gives_its_place_back() {
+    let directory = tempfile::tempdir().unwrap();
+    let lab = directory.path().join("lab");
+    let mut config = encrypted(directory.path(), &lab);
+    config.limits.handshake_timeout_ms = 200;
+    config.limits.request_timeout_ms = 60_000;
+    let server = Server::start_with(config).await;
+    let host = server.url.trim_start_matches("https://");
+    // Nothing, and the first bytes of a hello.
+    for begun in [&[][..], &[0x16, 0x03, 0x01, 0x02, 0x00, 0x01]] {
+        let mut stream = tokio::net::TcpStream::connect(host).await.unwrap();
+        stream.write_all(begun).await.unwrap();
+        let mut rest = Vec::new();
+        let closed = tokio::time::timeout(HANG, stream.read_to_end(&mut rest)).await;
+        assert!(closed.is_ok(), "{begun:02x?} holds its place");
+    }
     assert!(server.stop().await);
 }
 

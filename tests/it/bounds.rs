@@ -15,14 +15,19 @@ use tonic::{Code, Request, Status};
 const STATUS: &str = "/beamwright.v1.InstrumentService/GetStatus";
 const WATCH: &str = "/beamwright.v1.InstrumentService/WatchStatus";
 
-/// A stream that stays open, once its first message has come.
-async fn watching(channel: &Channel, token: &str) -> Result<tonic::Streaming<Vec<u8>>, Status> {
+/// A stream that stays open, once its first message has come. Without a token where it is empty.
+pub(crate) async fn watching(
+    channel: &Channel,
+    token: &str,
+) -> Result<tonic::Streaming<Vec<u8>>, Status> {
     let mut grpc = tonic::client::Grpc::new(channel.clone());
     let ready = grpc.ready().await;
     ready.map_err(|e| Status::unavailable(e.to_string()))?;
     let mut request = Request::new(tokio_stream::iter([Vec::new()]));
-    let bearer = format!("Bearer {token}").parse().unwrap();
-    request.metadata_mut().insert("authorization", bearer);
+    if !token.is_empty() {
+        let bearer = format!("Bearer {token}").parse().unwrap();
+        request.metadata_mut().insert("authorization", bearer);
+    }
     let path = WATCH.parse().unwrap();
     let answer = grpc.streaming(request, path, crate::raw::Bytes).await?;
     let mut stream = answer.into_inner();
@@ -38,7 +43,7 @@ fn is_closed(status: &Status) -> bool {
     )
 }
 
-fn is_overload(status: &Status) -> bool {
+pub(crate) fn is_overload(status: &Status) -> bool {
     status.code() == Code::ResourceExhausted
         && Refusal::from_status(status).reason == ErrorReason::Overloaded
 }
@@ -142,6 +147,31 @@ async fn calls_beyond_their_number_are_shed_but_not_blanks_and_not_the_holder() 
     assert!(admin.status().await.unwrap().lease.held);
     slow.shutdown().await;
     drop(lease);
+    assert!(server.stop().await);
+}
+
+/// What HTTP/2 does: the client holds back what is beyond the number until a stream ends.
+#[tokio::test(flavor = "multi_thread")]
+async fn streams_of_one_connection_beyond_their_number_wait_and_others_do_not() {
+    let directory = tempfile::tempdir().unwrap();
+    let (server, tokens) = guarded_with(directory.path(), |limits| {
+        limits.max_streams_per_connection = 2;
+    })
+    .await;
+    let full = channel(&server.url).await;
+    let mut open = Vec::new();
+    for _ in 0..2 {
+        open.push(watching(&full, &tokens[0]).await.unwrap());
+    }
+    let third = watching(&full, &tokens[0]);
+    tokio::pin!(third);
+    let early = tokio::time::timeout(Duration::from_millis(300), &mut third).await;
+    assert!(early.is_err(), "a third stream was opened");
+    let other = client_with(&server.url, &tokens[0]).await;
+    blanked(&other).await;
+    open.pop();
+    let late = tokio::time::timeout(HANG, third).await;
+    late.expect("a stream that ends makes room").unwrap();
     assert!(server.stop().await);
 }
 

@@ -1,4 +1,4 @@
-//! The verbs that work on files, as processes: `demo`, `simulate`, `reconstruct`, `replay`, `recover`, `export`.
+//! The verbs that work without a service, as processes: `demo`, `simulate`, `reconstruct`, `replay`, `recover`, `export`, `doctor`.
 
 use crate::process::{Bench, write_npy};
 use serde_json::Value;
@@ -265,4 +265,36 @@ fn the_dose_of_a_policy_is_its_budget_and_the_end_says_so() {
     assert_eq!(fixed["exposures"], 1024);
     assert!(dose(&fixed) <= 3000.0 && dose(&fixed) > 2990.0, "{fixed}");
     assert_eq!(fixed["ended"], "every planned position was exposed");
+}
+
+/// What this machine keeps is not judged; that each promise has a verdict with its figure is.
+#[test]
+fn doctor_says_of_each_promise_whether_it_holds_and_why() {
+    let bench = Bench::new();
+    let verb = ["doctor", "--seconds", "1", "--json"];
+    let ended = bench.run(&verb);
+    assert_eq!(ended.code, Some(0), "{ended:?}");
+    let told = ended.json();
+    let promises = told["promises"].as_array().unwrap();
+    assert!(promises.len() > 2, "{told}");
+    for promise in promises {
+        assert!(promise["holds"].is_boolean(), "{promise}");
+        assert!(!promise["why"].as_str().unwrap().is_empty(), "{promise}");
+    }
+    for what in ["wake_up", "round_trip"] {
+        let spread = &told["latency"][what];
+        assert!(spread["n"].as_u64().unwrap() > 0, "{told}");
+        assert!(
+            spread["max_ms"].as_f64() >= spread["p50_ms"].as_f64(),
+            "{told}"
+        );
+    }
+    let refused = bench.run(&["doctor", "--seconds", "1", "--watchdog-ms", "4"]);
+    assert_eq!(refused.code, Some(2), "{refused:?}");
+    assert!(refused.stderr.contains("watchdog_ms"), "{refused:?}");
+    let ended = bench.run(&["latency-test", "--seconds", "1", "--json"]);
+    assert!(
+        ended.json()["round_trip"]["n"].as_u64().unwrap() > 0,
+        "{ended:?}"
+    );
 }

@@ -134,6 +134,25 @@ impl Bench {
         Self::served(self.begin_with(&all, variables))
     }
 
+    /// The same by way of a program that becomes the service it is given.
+    pub(crate) fn serve_by(&self, way: &[&str], arguments: &[&str]) -> Served {
+        let mut all = way[1..].to_vec();
+        all.push(env!("CARGO_BIN_EXE_test-beamwright"));
+        all.extend(SERVE);
+        all.extend(arguments);
+        let child = self.program(way[0], &all).spawn().unwrap();
+        Self::served(Running {
+            child: Some(child),
+            what: all.join(" "),
+        })
+    }
+
+    /// Whether this machine has and allows such a way.
+    pub(crate) fn allows(&self, way: &[&str]) -> bool {
+        let tried = self.program(way[0], &way[1..]).arg("true").output();
+        tried.is_ok_and(|tried| tried.status.success())
+    }
+
     fn served(mut running: Running) -> Served {
         let mut stdout = BufReader::new(running.child.as_mut().unwrap().stdout.take().unwrap());
         let told = loop {
@@ -242,8 +261,22 @@ pub(crate) struct Served {
 impl Served {
     /// The most memory that it has held so far, bytes.
     pub(crate) fn peak_memory(&self) -> u64 {
+        self.said_of_memory("VmHWM:")
+    }
+
+    /// The memory that it holds, bytes.
+    pub(crate) fn memory(&self) -> u64 {
+        self.said_of_memory("VmRSS:")
+    }
+
+    /// How many descriptors it holds.
+    pub(crate) fn n_descriptors(&self) -> usize {
+        std::fs::read_dir(self.proc("fd")).unwrap().count()
+    }
+
+    fn said_of_memory(&self, key: &str) -> u64 {
         let status = std::fs::read_to_string(self.proc("status")).unwrap();
-        let line = status.lines().find_map(|l| l.strip_prefix("VmHWM:"));
+        let line = status.lines().find_map(|l| l.strip_prefix(key));
         let kib = line.unwrap().trim().trim_end_matches(" kB");
         1024 * kib.parse::<u64>().unwrap()
     }
@@ -256,6 +289,12 @@ impl Served {
         // The system bounds the number of a descriptor, not how many there are.
         let end = n_more.map(|n| (0..).filter(|number| !open.contains(number)).nth(n));
         self.limit(rustix::process::Resource::Nofile, end.flatten());
+    }
+
+    /// Where a file lies that this service sees at `path`, when its mounts are its own.
+    pub(crate) fn its(&self, path: &Path) -> PathBuf {
+        let root = PathBuf::from(self.proc("root"));
+        root.join(path.strip_prefix("/").unwrap_or(path))
     }
 
     /// What the system tells of it under this name.

@@ -1,7 +1,7 @@
 //! No room for what is recorded: blanked, failed with the cause, and valid up to there.
 //!
-//! A limit on the size of files takes the place of a disk that fills, at any byte and for every file alike; the journal's n-th
-//! write that fails has its test in `store`, a log of audit on a full device in `audit`.
+//! A limit on the size of files takes the place of a disk that fills, at any byte and for every file alike; a small file system
+//! that is full is one, where the machine allows mounts of one's own. The journal's n-th write that fails has its test in `store`, a log of audit on a full device in `audit`.
 
 use super::{
     chance, code_microscope, coded, configuration, data_set, judge, leased, recovered, scanning,
@@ -82,6 +82,64 @@ async fn a_disk_that_is_full_at_any_byte_blanks_and_keeps_what_was_written() {
     drop(room.lease);
     assert_eq!(room.served.terminate().code, Some(0));
     judge(firmware);
+}
+
+/// A small file system of the service's own, filled up while it scans.
+#[tokio::test(flavor = "multi_thread")]
+async fn a_file_system_that_fills_up_blanks_and_keeps_what_was_written() {
+    let bench = Bench::new();
+    let firmware = code_microscope();
+    let config = configuration(&bench, &firmware.address);
+    let data = bench.path("data");
+    std::fs::create_dir(&data).unwrap();
+    let mount = format!(
+        "mount -t tmpfs -o size=64m none {} && exec $0 $@",
+        data.display()
+    );
+    let way = ["unshare", "-Urm", "sh", "-c", &mount];
+    if !bench.allows(&way) {
+        println!("NOT TESTED: a small tmpfs: this machine allows no mounts of one's own");
+        return;
+    }
+    let served = bench.serve_by(&way, &["--config", &config]);
+    let client = Client::connect(&served.url).await.unwrap();
+    let lease = leased(&client).await;
+    let data = served.its(&data);
+    let (mut n, mut n_records) = (0, 0);
+    while n < times(4) {
+        let id = scanning(&client, &lease, &coded(10)).await;
+        let filler = data.join("filler");
+        let more = (chance(7, n) * 400_000.0) as u64;
+        fill(&filler, if n % 2 == 0 { 0 } else { more });
+        let ended = stopped(&client, &id).await;
+        std::fs::remove_file(&filler).unwrap();
+        if ended.state != AcquisitionState::Tripped {
+            assert_eq!(ended.state, AcquisitionState::Failed, "{ended:?}");
+            let why = why_of(&ended);
+            let is_told = why.contains("No space left") || why.contains("is not enough");
+            assert!(is_told, "{why}");
+            status_that(&client, "a blanked beam", |s| s.beam == "blanked").await;
+            n_records += recovered(&bench, &data.join(format!("{id}.zspy")));
+            n += 1;
+        }
+        tidy(&client, &lease).await;
+        std::fs::remove_dir_all(data.join(format!("{id}.zspy"))).unwrap();
+    }
+    println!("{n_records} records right on a file system that was full {n} times");
+    works(&client, &lease).await;
+    drop(lease);
+    assert_eq!(served.terminate().code, Some(0));
+    judge(firmware);
+}
+
+/// Takes all the room there is but for so many bytes.
+fn fill(path: &std::path::Path, left: u64) {
+    let mut file = std::fs::File::create(path).unwrap();
+    let mut n_taken = 0_u64;
+    while let Ok(n) = std::io::Write::write(&mut file, &[1; 65_536]) {
+        n_taken += n as u64;
+    }
+    file.set_len(n_taken.saturating_sub(left)).unwrap();
 }
 
 /// From a disk that takes nothing to one that takes every file of the finished data set.

@@ -14,13 +14,13 @@ use std::sync::atomic::{AtomicI64, Ordering};
 use std::time::Duration;
 
 /// A line to a controller that breaks when so many bytes have passed, both ways together.
-struct Line {
-    address: String,
+pub(super) struct Line {
+    pub(super) address: String,
     left: Arc<AtomicI64>,
 }
 
 impl Line {
-    fn to(controller: &str) -> Self {
+    pub(super) fn to(controller: &str) -> Self {
         let controller = controller.trim_start_matches("tcp://").to_owned();
         let listener = TcpListener::bind("127.0.0.1:0").unwrap();
         let address = format!("tcp://{}", listener.local_addr().unwrap());
@@ -43,7 +43,7 @@ impl Line {
     }
 
     /// It breaks after so many bytes more. Returns once it has.
-    async fn break_after(&self, n_bytes: i64) {
+    pub(super) async fn break_after(&self, n_bytes: i64) {
         self.left.store(n_bytes, Ordering::SeqCst);
         let clock = MonotonicClock::new();
         while self.left.load(Ordering::SeqCst) > 0 {
@@ -52,7 +52,7 @@ impl Line {
         }
     }
 
-    fn mend(&self) {
+    pub(super) fn mend(&self) {
         self.left.store(i64::MAX, Ordering::SeqCst);
     }
 }
@@ -108,6 +108,41 @@ async fn a_link_that_is_cut_anywhere_ends_the_scan_and_comes_back() {
         n += 1;
     }
     println!("{n_records} records right after {n} cuts");
+    works(&client, &lease).await;
+    drop(lease);
+    assert_eq!(served.terminate().code, Some(0));
+    judge(firmware);
+}
+
+/// The lease ends while nobody can hear whether the beam is off.
+#[tokio::test(flavor = "multi_thread")]
+async fn a_blank_that_nobody_acknowledges_grants_nobody_and_is_told_by_name() {
+    let bench = Bench::new();
+    let firmware = code_microscope();
+    let line = Line::to(&firmware.address);
+    let config = configuration(&bench, &line.address);
+    let served = bench.serve(&["--config", &config]);
+    let client = Client::connect(&served.url).await.unwrap();
+    let lease = leased(&client).await;
+    let id = scanning(&client, &lease, &coded(100)).await;
+    line.break_after(1).await;
+    let given_back = lease.release().await;
+    let is_so = |s: &client::Status| s.lease.phase == "unconfirmed";
+    let status = status_that(&client, "a lease that is unconfirmed", is_so).await;
+    assert_ne!(status.beam, "blanked", "{status:?}");
+    let refused = client.acquire_lease("next", Duration::from_secs(2)).await;
+    let Err(client::Error::Refused {
+        reason, message, ..
+    }) = refused
+    else {
+        panic!("{refused:?}");
+    };
+    assert_eq!(reason, "BLANK_UNCONFIRMED", "{message}");
+    println!("{message}; {given_back:?}");
+    line.mend();
+    let lease = leased(&client).await;
+    let ended = stopped(&client, &id).await;
+    assert_eq!(ended.state, AcquisitionState::Aborted, "{ended:?}");
     works(&client, &lease).await;
     drop(lease);
     assert_eq!(served.terminate().code, Some(0));

@@ -1,8 +1,8 @@
-//! A service that is killed, told to end, or frozen in the middle of a scan.
+//! A service that is killed, told to end, or frozen in the middle of a scan; one whose log nobody reads.
 
 use super::{
     WATCHDOG_MS, chance, checked, code_microscope, coded, configuration, data_set, judge, leased,
-    recovered, scanning, status_that, stopped, tidy, times,
+    recovered, scanning, status_of, status_that, stopped, tidy, times, works,
 };
 use crate::api_server::release;
 use crate::process::Bench;
@@ -91,7 +91,7 @@ async fn a_service_that_is_frozen_is_blanked_by_the_watchdog_and_slips_nothing()
         served.freeze();
         tokio::time::sleep(span).await;
         served.thaw();
-        let before = super::status_of(&client).await.positions;
+        let before = status_of(&client).await.positions;
         let is_so = |s: &Status| {
             s.trip.is_some() || s.acquisition.is_none() || s.positions > before + 10_000
         };
@@ -112,5 +112,28 @@ async fn a_service_that_is_frozen_is_blanked_by_the_watchdog_and_slips_nothing()
     );
     assert!(n_stopped > 0, "no freeze stopped a scan");
     assert_eq!(served.terminate().code, Some(0));
+    judge(firmware);
+}
+
+/// Its log goes into a pipe that is full soon, as when a pager shows its first page or a terminal is stopped.
+#[tokio::test(flavor = "multi_thread")]
+async fn a_service_whose_log_nobody_reads_serves_on() {
+    let bench = Bench::new();
+    let firmware = code_microscope();
+    let config = configuration(&bench, &firmware.address);
+    let talkative = [("BEAMWRIGHT_LOG", "trace")];
+    let served = bench.serve_with(&["--config", &config], &talkative);
+    let client = Client::connect(&served.url).await.unwrap();
+    let lease = leased(&client).await;
+    // Each is logged with a dozen lines.
+    for _ in 0..1000 {
+        status_of(&client).await;
+    }
+    works(&client, &lease).await;
+    release(lease).await;
+    let ended = served.terminate();
+    assert_eq!(ended.code, Some(0), "{ended:?}");
+    let is_told = ended.stderr.contains("lines are missing here");
+    assert!(is_told, "{} bytes were read", ended.stderr.len());
     judge(firmware);
 }
