@@ -175,10 +175,10 @@ async fn a_service_under_faults_of_all_kinds_slips_nothing_and_does_not_grow() {
     let mut n_records = 0;
     // After everything has happened once.
     let mut warm = None;
-    while clock.now() < span || world.round % STRIKES.len() > 0 {
+    while clock.now() < span || !world.round.is_multiple_of(STRIKES.len()) {
         n_records += world.round().await;
         world.round += 1;
-        if world.round % STRIKES.len() > 0 {
+        if !world.round.is_multiple_of(STRIKES.len()) {
             continue;
         }
         let most = warm.map_or(usize::MAX, |(_, n_descriptors)| n_descriptors + SPARE);
