@@ -273,7 +273,7 @@ pub(crate) fn read_list(
 ) -> Result<Option<Arc<[domain::ListedPosition]>>, Failure> {
     let Some(path) = path else { return Ok(None) };
     let file = |source| Failure::File {
-        path: path.display().to_string(),
+        path: format!("list: {}", path.display()),
         source,
     };
     let bytes = std::fs::read(path).map_err(file)?;

@@ -251,7 +251,10 @@ pub(crate) fn recover(args: &PathArg, output: &Output) -> Result<(), Failure> {
 
 /// Runs `beamwright replay`.
 pub(crate) fn replay(args: &PathArg, output: &Output) -> Result<(), Failure> {
-    let report = lab::replay(&args.path)?;
+    let report = lab::replay(&args.path).map_err(|error| match error {
+        lab::Error::Store(error) => Failure::NotFound(format!("dataset: {error}")),
+        other => other.into(),
+    })?;
     if report.records == 0 {
         return Err(Failure::NotFound(format!(
             "{}: the journal holds nothing after its header, so nothing was run again or compared",

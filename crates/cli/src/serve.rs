@@ -142,7 +142,13 @@ pub(crate) fn in_order(ending: Ending) -> Result<(), Failure> {
 /// The configuration in the named file, else that of a service that nobody configured.
 pub(crate) fn configuration(args: &ConfigArg) -> Result<Config, Failure> {
     match &args.config {
-        Some(path) => Ok(Config::read(path)?),
+        Some(path) => Config::read(path).map_err(|error| match error {
+            daemon::Error::File { path, source } => Failure::File {
+                path: format!("config: {}", path.display()),
+                source,
+            },
+            other => other.into(),
+        }),
         None => simulated(),
     }
 }

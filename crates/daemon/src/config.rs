@@ -73,11 +73,22 @@ impl Config {
         self.limits.check()?;
         self.field.scan_field(None)?;
         self.column_state()?;
-        self.electrical()?.check()?;
+        self.electrical()?.check().map_err(as_wiring)?;
         self.field_calibrations()?;
         self.detector_setups()?;
         self.engine_config()?.check()?;
         self.scene().map(|_| ())
+    }
+}
+
+/// The park position under the name of its key.
+fn as_wiring(invalid: Invalid) -> Invalid {
+    match invalid.field.strip_prefix("electrical.park") {
+        Some(axis) => {
+            let key = format!("wiring.park{axis}");
+            invalid.named(key)
+        }
+        None => invalid,
     }
 }
 
@@ -130,7 +141,7 @@ mod tests {
         assert!(refused("[service]\nlisten = \"nowhere\"").contains("service.listen"));
         assert!(refused("[column]\nprobe_current_pa = -1").contains("column.probe_current_pa"));
         assert!(refused("[field]\nn_rows = 0").contains("field.n_rows"));
-        assert!(refused("[wiring]\npark = [2.0, 0.0]").contains("park"));
+        assert!(refused("[wiring]\npark = [2.0, 0.0]").contains("wiring.park"));
         assert!(refused("[limits]\nmax_streams = 0").contains("limits.max_streams"));
         assert!(refused("[controller]\nuri = \"sim:?speed=nan\"").contains("speed"));
         assert!(refused("[[detectors]]\nname = \"HAADF\"").contains("detectors[0].name"));

@@ -223,7 +223,11 @@ impl Instrument {
     /// A preset by name, or a TOML file by path (anything with a `.` or `/`).
     pub fn open(name: &str) -> Result<Self, Error> {
         if !name.contains(['.', '/']) {
-            return Ok(Self::preset(name)?);
+            let or_file = |e: Invalid| Invalid {
+                allowed: format!("{}, or a TOML file by path", e.allowed).into(),
+                ..e
+            };
+            return Ok(Self::preset(name).map_err(or_file)?);
         }
         let path = Path::new(name);
         if !path.is_file() {
