@@ -56,7 +56,7 @@ impl Desk {
 
     /// An acquisition that would take minutes, once it runs.
     pub(crate) fn long_acquisition(&self) -> Running {
-        let verb = ["acquire", "--pixels", "256", "--frames", "100000"];
+        let verb = ["acquire", "--pixels", "256", "--frames", "20000"];
         let acquiring = self.bench.begin(&self.arguments(&verb));
         until("an acquisition that runs", || {
             let listed = self.ask(&["list"]);

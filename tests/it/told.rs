@@ -14,7 +14,7 @@ fn has(text: &str, wanted: &[&str]) {
 #[test]
 fn a_trip_says_why_and_what_to_type_next_and_that_helps() {
     let desk = Desk::new();
-    let verb = ["acquire", "--pixels", "256", "--frames", "100000"];
+    let verb = ["acquire", "--pixels", "256", "--frames", "20000"];
     let server = ["--server", &desk.served.url];
     let acquiring = desk.bench.begin(&[verb.as_slice(), &server].concat());
     until("an acquisition that exposes", || {

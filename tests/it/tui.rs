@@ -225,7 +225,7 @@ fn abort_asks_first_and_keeps_what_was_recorded() {
 #[test]
 fn an_operator_takes_control_starts_and_gives_it_back_which_blanks() {
     let desk = Desk::new();
-    let plan = ["--pixels", "256", "--frames", "100000"];
+    let plan = ["--pixels", "256", "--frames", "20000"];
     let mut terminal = Terminal::planning(&desk.bench, &desk.served.url, &plan);
     terminal.see("no acquisition yet");
     terminal.press("s");

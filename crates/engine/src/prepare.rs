@@ -484,7 +484,7 @@ fn predict(
     };
     // Every sample stands in the journal and, at the end, in the columns.
     let storage_bytes = (recorded * 2.0 * per_position as f64) as u64
-        + map_bytes(plan)
+        + map_bytes(plan, config.estimate)
         + large_bytes(plan, recorded)
         + store::Finaliser::scratch_bytes(recorded as u64)
         + (1 << 20);
@@ -517,8 +517,8 @@ fn predict(
     })
 }
 
-/// Bytes of the final maps: mean and uncertainty of every detector and frame, visits and dose.
-fn map_bytes(plan: &Plan) -> u64 {
+/// Bytes of the final maps: mean and uncertainty of every detector and frame where there is an estimate, visits and dose.
+fn map_bytes(plan: &Plan, has_estimate: bool) -> u64 {
     if plan.kind != PlanKind::Acquire {
         return 0;
     }
@@ -527,7 +527,8 @@ fn map_bytes(plan: &Plan) -> u64 {
     } else {
         plan.n_frames.max(1)
     };
-    let planes = 2 * plan.detectors.len() as u64 * u64::from(n_frames) + 2;
+    let n_pairs = plan.detectors.len() as u64 * u64::from(n_frames);
+    let planes = 2 * u64::from(has_estimate) * n_pairs + 2;
     4 * planes.saturating_mul(plan.field.grid.n_pixels())
 }
 

@@ -320,12 +320,10 @@ impl Again {
             "opened" => self.feed(Event::Opened(Ok(())), now),
             "link_down" => self.feed(Event::LinkDown { reason: text }, now),
             "link_up" => self.feed(Event::LinkUp, now),
-            "unsent" => self.feed(
-                Event::Unsent {
-                    first_position: value(0),
-                },
-                now,
-            ),
+            "unsent" => {
+                let first_position = value(0);
+                self.feed(Event::Unsent { first_position }, now);
+            }
             "estimated" => {
                 let judged = values.iter().skip(1);
                 let event = Event::Estimated {
@@ -344,12 +342,10 @@ impl Again {
                 };
                 self.feed(Event::Recorder(state), now);
             }
-            "panicked" => self.feed(
-                Event::Panicked {
-                    part: part_of(&text),
-                },
-                now,
-            ),
+            "panicked" => {
+                let part = part_of(&text);
+                self.feed(Event::Panicked { part }, now);
+            }
             "gap" => self.feed(Event::Device(hal::Event::Gap(raw_gap_input(values))), now),
             "slip" => self.feed(Event::Device(hal::Event::Samples(slipped(values))), now),
             "split" => self.merging = Some((value(0), Vec::new())),

@@ -93,7 +93,7 @@ async fn a_file_system_that_fills_up_blanks_and_keeps_what_was_written() {
     let data = bench.path("data");
     std::fs::create_dir(&data).unwrap();
     let mount = format!(
-        "mount -t tmpfs -o size=64m none {} && exec $0 $@",
+        "mount -t tmpfs -o size=160m none {} && exec $0 $@",
         data.display()
     );
     let way = ["unshare", "-Urm", "sh", "-c", &mount];

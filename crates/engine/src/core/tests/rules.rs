@@ -551,12 +551,12 @@ fn a_plan_that_the_disk_has_no_room_for_is_refused_up_to_the_byte() {
         storage_limit_bytes,
         ..Config::default()
     };
-    // 32 bytes per position in the journal and in the columns, 8 while its visits are counted, four maps of 4 bytes, and 1 MiB;
+    // 32 bytes per position in the journal and in the columns, 8 while its visits are counted, two maps of 4 bytes, and 1 MiB;
     // beyond 4096² pixels samples by tiles besides.
     let whole = checked(1024, false, &most(u64::MAX)).unwrap();
     assert_eq!(
         whole.prediction.storage_bytes,
-        (2 * 512 + 128 + 256 + 1) << 20
+        (2 * 512 + 128 + 128 + 1) << 20
     );
     let needed = checked(8190, false, &most(u64::MAX)).unwrap();
     let needed = needed.prediction.storage_bytes;
