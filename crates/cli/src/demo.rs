@@ -41,8 +41,6 @@ pub(crate) async fn demo(args: DemoArgs, output: &Output) -> Result<(), Failure>
     config.service.name = "demo".into();
     config.service.listen = "127.0.0.1:0".into();
     config.store.directory.clone_from(&scratch);
-    config.column.high_tension_kv = Some(80.0);
-    config.column.convergence_mrad = Some(30.0);
     config.controller.uri = format!(
         "sim:?instrument={INSTRUMENT}&speed=2&current_pa={CURRENT_PA}&gain_for_us={DWELL_US}&seed={}",
         args.seed.wrapping_add(1)

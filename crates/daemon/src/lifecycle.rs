@@ -16,7 +16,7 @@ use crate::notify::tell_manager;
 use crate::shared::{Shared, random_u128};
 use crate::table::{Requests, Uploads};
 use domain::{
-    Clock, ColumnState, Current, DetectorName, Grid, MonotonicClock, Nanometres, Pitch, ScanField,
+    Clock, ColumnState, DetectorName, Grid, MonotonicClock, Nanometres, Pitch, ScanField,
 };
 use engine::{Grant, LeaseEpoch, LinkState};
 use hal::{ManualColumn, Setup};
@@ -270,16 +270,22 @@ fn hear(engine: &engine::Handle, timeout: Duration) {
     }
 }
 
-/// The column as configured; the simulated probe's current where none is stated. And the field of its specimen.
+/// The column as configured, what is left out as in the simulation. And the field of its specimen.
 fn state_of_simulation(config: &Config) -> Result<(ColumnState, Option<ScanField>), Error> {
     let mut column = config.column_state()?;
     let Some(scene) = config.scene()? else {
         return Ok((column, None));
     };
     let (instrument, specimen) = scene.open()?;
+    let simulated = sim::column_state(&instrument, &specimen)?;
     if column.probe_current.is_none() {
-        column.probe_current = Some(Current::from_picoamperes(instrument.probe.current_pa)?);
-        column.probe_current_source = "simulated probe".to_owned();
+        column.probe_current = simulated.probe_current;
+        column.probe_current_source = simulated.probe_current_source;
+    }
+    column.high_tension = column.high_tension.or(simulated.high_tension);
+    column.convergence_mrad = column.convergence_mrad.or(simulated.convergence_mrad);
+    if column.collection_mrad.is_empty() {
+        column.collection_mrad = simulated.collection_mrad;
     }
     let Some(image) = specimen.image() else {
         return Ok((column, None));

@@ -7,9 +7,8 @@ use crate::Error;
 use crate::score::{Planes, Score, score};
 use crate::stopwatch::{Spent, Stopwatch};
 use domain::{
-    Clock, ColumnState, Current, DetectorName, DwellTime, Electrons, Exposure, Grid, Invalid,
-    MonotonicClock, Nanometres, Pitch, PixelRect, Plan, SampleBlock, ScanField, SettleLaw,
-    VirtualClock,
+    Clock, Current, DetectorName, DwellTime, Electrons, Exposure, Grid, Invalid, MonotonicClock,
+    Nanometres, Pitch, PixelRect, Plan, SampleBlock, ScanField, SettleLaw, VirtualClock,
 };
 use engine::lockstep::{Lockstep, Observer};
 use engine::{CoilCalibration, Config, State};
@@ -380,14 +379,10 @@ impl Stage {
             instrument.fit_gain(&specimen, Electrons::new(electrons)?)?;
         }
         let noiseless = instrument.probe.noiseless;
+        let column = sim::column_state(&instrument, &specimen)?;
         let device = Device::new(&instrument, specimen, self.scene.seed)?;
         let setup = sim::informed(&hal::Setup::new(Arc::new(clock.clone())), &device)?;
         let controller = sim::Lockstep::open(device, &setup, &clock)?;
-        let column = ColumnState {
-            probe_current: Some(current),
-            probe_current_source: "simulated".into(),
-            ..ColumnState::default()
-        };
         let config = Config {
             directory: directory.map(Path::to_path_buf),
             noiseless,

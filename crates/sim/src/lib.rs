@@ -40,7 +40,7 @@ pub use lockstep::Lockstep;
 pub use microscope::{Microscope, Truth};
 pub use pace::{Lag, Pace, Speed};
 pub use random::chance;
-pub use scene::{Scene, informed};
+pub use scene::{Scene, column_state, informed};
 pub use serve::{Signals, serve};
 pub use specimen::{Image, LoadOptions, Plane, Specimen};
 pub use witness::BeamRecord;

@@ -2,7 +2,7 @@
 
 use std::time::Duration;
 
-use domain::{Affine, Current, DetectorCalibration, DwellTime, Electrons, Invalid};
+use domain::{Affine, ColumnState, Current, DetectorCalibration, DwellTime, Electrons, Invalid};
 use hal::{DetectorSetup, FieldCalibration, FieldUnit, Setup};
 
 use crate::Error;
@@ -95,6 +95,17 @@ impl Instrument {
         }
         Ok(())
     }
+}
+
+/// The column as a host may know it without measuring it: what the specimen says of high tension and angles, and the current
+/// of the simulated probe.
+pub fn column_state(instrument: &Instrument, specimen: &Specimen) -> Result<ColumnState, Invalid> {
+    let made = specimen.image().map(|image| image.column.clone());
+    Ok(ColumnState {
+        probe_current: Some(Current::from_picoamperes(instrument.probe.current_pa)?),
+        probe_current_source: "simulated probe".into(),
+        ..made.unwrap_or_default()
+    })
 }
 
 /// `setup` with what a host may know about this device without measuring it: where none is given, a field calibration free

@@ -12,7 +12,7 @@ mod load;
 
 use std::sync::Arc;
 
-use domain::{DetectorName, Invalid};
+use domain::{ColumnState, DetectorName, Invalid};
 
 pub use load::LoadOptions;
 
@@ -48,6 +48,8 @@ pub struct Image {
     pub pixel_nm: Option<f64>,
     /// At least one; all finite, `n_rows · n_cols` values each. The first is the folder's own detector.
     pub planes: Vec<Plane>,
+    /// Under which high tension and angles they were made, as far as that is known; nothing else of the column.
+    pub column: ColumnState,
 }
 
 impl Specimen {
@@ -103,6 +105,7 @@ impl Specimen {
             n_cols: side,
             pixel_nm,
             planes: vec![Plane { detector, values }],
+            column: ColumnState::default(),
         })
     }
 }
@@ -166,6 +169,7 @@ impl Image {
             n_cols,
             pixel_nm,
             planes,
+            column: ColumnState::default(),
         })
     }
 

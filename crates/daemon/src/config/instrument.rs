@@ -26,10 +26,19 @@ impl Config {
             probe_current_uncertainty: part.probe_current_uncertainty,
             convergence_mrad: part.convergence_mrad,
             camera_length_mm: part.camera_length_mm,
+            collection_mrad: self.collection_angles(),
             ..ColumnState::default()
         };
         hal::check_column(&state)?;
         Ok(state)
+    }
+
+    fn collection_angles(&self) -> Vec<(String, f64, f64)> {
+        let angles = |d: &DetectorPart| {
+            let [inner, outer] = d.collection_mrad?;
+            Some((d.name.clone(), inner, outer))
+        };
+        self.detectors.iter().filter_map(angles).collect()
     }
 
     /// How the controller is wired.

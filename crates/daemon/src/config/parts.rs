@@ -183,6 +183,8 @@ pub struct DetectorPart {
     /// The signal is negative-going.
     #[serde(default)]
     pub inverted: bool,
+    /// Inner and outer collection semi-angle, mrad, 0 to 1000; for records.
+    pub collection_mrad: Option<[f64; 2]>,
     /// ADC counts with the beam blanked; with `gain_adc_per_event` a calibration.
     pub dark_adc: Option<f64>,
     /// ADC counts per event.
@@ -324,6 +326,7 @@ pub(super) const KEYS: [(&str, &[&str]); 14] = [
             "latency_ns",
             "afterglow_ns",
             "inverted",
+            "collection_mrad",
             "dark_adc",
             "gain_adc_per_event",
             "excess",

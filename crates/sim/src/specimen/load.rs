@@ -3,11 +3,13 @@
 //! A name is `mos2` (bundled, the default), `f`, `blank` or `code`; anything else is a path: a folder with
 //! `meta.json` and `data.npy`, or a bare `.npy`, `.png`, `.tif` or `.tiff`.
 
+use std::collections::BTreeMap;
 use std::fs;
 use std::path::{Path, PathBuf};
 
-use domain::{DetectorName, Invalid, NpyArray};
+use domain::{ColumnState, DetectorName, HighTension, Invalid, NpyArray};
 use serde::Deserialize;
+use serde_json::Value;
 
 use super::{Image, Plane, Specimen};
 use crate::Error;
@@ -40,6 +42,19 @@ struct Meta {
     scale: Option<f64>,
     #[serde(default)]
     axes: Vec<Axis>,
+    #[serde(default)]
+    sim: Simulated,
+}
+
+/// How the images were computed.
+#[derive(Default, Deserialize)]
+struct Simulated {
+    #[serde(rename = "energy_eV")]
+    energy_ev: Option<f64>,
+    convergence_mrad: Option<f64>,
+    /// Everything else; among it `DETECTOR_mrad`, inner and outer angle.
+    #[serde(flatten)]
+    others: BTreeMap<String, Value>,
 }
 
 #[derive(Deserialize)]
@@ -65,11 +80,13 @@ impl Specimen {
     pub fn bundled() -> Self {
         let mut planes = Vec::new();
         let mut pixel_nm = None;
+        let mut column = ColumnState::default();
         for (meta, data) in BUNDLED {
             let path = Path::new("mos2");
             let meta = parse_meta(path, meta).expect("the bundled description is tested");
             let array = array_npy(data).expect("the bundled array is tested");
             pixel_nm = meta.pixel_nm;
+            add_optics(&mut column, &meta).expect("the bundled optics are tested");
             planes.push(
                 plane(&meta, array.values, &LoadOptions::default())
                     .expect("the bundled values are tested"),
@@ -77,7 +94,7 @@ impl Specimen {
         }
         let image =
             Image::new("mos2", 512, 512, pixel_nm, planes).expect("the bundled shapes are tested");
-        Self::Image(image)
+        Self::Image(Image { column, ..image })
     }
 
     /// A specimen by name or path; the empty name is the bundled one.
@@ -162,6 +179,7 @@ fn load_bare(path: &Path, array: Array, options: &LoadOptions) -> Result<Image, 
         pixel_nm: options.pixel_nm,
         scale: None,
         axes: Vec::new(),
+        sim: Simulated::default(),
     };
     let name = path.file_stem().and_then(|s| s.to_str()).unwrap_or("image");
     let plane = plane(&meta, array.values, options)?;
@@ -178,9 +196,11 @@ fn load_folder(folder: &Path, options: &LoadOptions) -> Result<Image, Error> {
     let (meta, shape, own) = load_detector(folder, options)?;
     let name = meta.name.as_deref().unwrap_or("specimen");
     let mut planes = vec![own];
+    let mut column = ColumnState::default();
+    add_optics(&mut column, &meta)?;
     if meta.kind == "image2d" {
         for sibling in siblings(folder, name, planes[0].detector.as_str())? {
-            let (_, sibling_shape, plane) = load_detector(&sibling, options)?;
+            let (about, sibling_shape, plane) = load_detector(&sibling, options)?;
             if sibling_shape != shape {
                 let [r, c] = sibling_shape;
                 let allowed = format!("{} × {} like its sibling {name}", shape[0], shape[1]);
@@ -189,6 +209,7 @@ fn load_folder(folder: &Path, options: &LoadOptions) -> Result<Image, Error> {
             }
             if planes.iter().all(|p| p.detector != plane.detector) {
                 planes.push(plane);
+                add_optics(&mut column, &about)?;
             }
         }
     }
@@ -196,7 +217,34 @@ fn load_folder(folder: &Path, options: &LoadOptions) -> Result<Image, Error> {
         return Err(stated_twice(nm, name).into());
     }
     let pixel_nm = meta.pixel_nm.or(options.pixel_nm);
-    Ok(Image::new(name, shape[0], shape[1], pixel_nm, planes)?)
+    let image = Image::new(name, shape[0], shape[1], pixel_nm, planes)?;
+    Ok(Image { column, ..image })
+}
+
+/// Adds what `meta` says of the column to `column`: high tension and convergence where they are not known yet, the angles
+/// of its own detector.
+fn add_optics(column: &mut ColumnState, meta: &Meta) -> Result<(), Invalid> {
+    let made = &meta.sim;
+    let tension = made
+        .energy_ev
+        .map(|ev| HighTension::from_kilovolts(ev * 1e-3));
+    let tension = tension
+        .transpose()
+        .map_err(|e| e.named("specimen.meta.sim.energy_eV"))?;
+    column.high_tension = column.high_tension.or(tension);
+    column.convergence_mrad = column.convergence_mrad.or(made.convergence_mrad);
+    if let Some(detector) = &meta.detector
+        && let Some(angles) = made.others.get(&format!("{detector}_mrad"))
+    {
+        let [inner, outer] = serde_json::from_value(angles.clone()).map_err(|_| {
+            let field = format!("specimen.meta.sim.{detector}_mrad");
+            Invalid::new(field, angles, "inner and outer angle")
+        })?;
+        column
+            .collection_mrad
+            .push((detector.clone(), inner, outer));
+    }
+    hal::check_column(column).map_err(|e| e.within("specimen.meta"))
 }
 
 /// Folders beside `folder` that hold other detectors of the same specimen, in order of name.

@@ -41,6 +41,36 @@ fn the_bundled_specimen_has_two_detectors_and_a_pixel_size() {
     // The largest values that the data set states, to the quantisation of 1/60000.
     assert!((image.max(0) / 0.017_628_377 - 1.0).abs() < 1e-4);
     assert!((image.max(1) / 0.718_912_07 - 1.0).abs() < 1e-4);
+    let column = image.column;
+    assert_eq!(column.high_tension.map(|v| v.kilovolts()), Some(80.0));
+    assert_eq!(column.convergence_mrad, Some(30.0));
+    let angles = [("haadf".into(), 80.0, 200.0), ("abf".into(), 15.0, 30.0)];
+    assert_eq!(column.collection_mrad, angles);
+}
+
+#[test]
+fn angles_that_no_column_has_are_refused_by_name() {
+    let dir = tempfile::tempdir().unwrap();
+    for (i, (sim, field)) in [
+        (r#""haadf_mrad": [60]"#, "specimen.meta.sim.haadf_mrad"),
+        (
+            r#""haadf_mrad": [60, 50]"#,
+            "specimen.meta.column.collection_mrad.haadf",
+        ),
+        (
+            r#""convergence_mrad": -1"#,
+            "specimen.meta.column.convergence_mrad",
+        ),
+        (r#""energy_eV": -1"#, "specimen.meta.sim.energy_eV"),
+    ]
+    .into_iter()
+    .enumerate()
+    {
+        let text = meta("x", "image2d", "haadf");
+        let text = format!("{}, \"sim\": {{{sim}}}}}", text.trim_end_matches('}'));
+        let folder = write_folder(dir.path(), &i.to_string(), &text, &[2, 2], &[0.0; 4]);
+        assert_eq!(refusal(&folder).field, field);
+    }
 }
 
 #[test]
