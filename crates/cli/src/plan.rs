@@ -79,7 +79,11 @@ pub(crate) fn plan(
 pub(crate) fn check_alone(pattern: &Pattern) -> Result<(), Invalid> {
     match pattern {
         Pattern::External { .. } => {
-            let allowed = "raster, serpentine, interleaved, random, jittered, poisson-disc, line-hop, spiral, adaptive, uncertainty, edges, revisit: nobody can answer an external pattern here; it needs a service";
+            let names = Pattern::NAMES.iter().filter(|name| **name != "external");
+            let names: Vec<&str> = names.copied().collect();
+            let names = names.join(", ");
+            let allowed =
+                format!("{names}: nobody can answer an external pattern here; it needs a service");
             Err(Invalid::new("pattern", "external", allowed))
         }
         _ => Ok(()),

@@ -11,7 +11,7 @@ use std::path::{Path, PathBuf};
 use std::sync::{Arc, Mutex};
 use std::time::Duration;
 use store::{
-    ArmingId, BlockRecord, DataSet, FinalState, Finish, FinishReason, Header, JournalReader, Record,
+    BlockRecord, DataSet, FinalState, Finish, FinishReason, Header, JournalReader, Record,
 };
 use tonic::Status;
 
@@ -46,12 +46,10 @@ struct Tally {
     n_submitted: u64,
     n_samples: u64,
     n_gaps: u64,
-    /// Device time from the first begin to the last end of every arming, added, ns.
+    /// Settle and dwell times of the samples, ns.
     scan_ns: u64,
     dwell_electrons: f64,
     outside_electrons: f64,
-    /// The arming of the newest block, and the last end on its clock, ns.
-    arming: Option<(ArmingId, u64)>,
 }
 
 impl Tally {
@@ -73,22 +71,9 @@ impl Tally {
         self.n_samples += n as u64;
         self.dwell_electrons += block.electrons.iter(n).map(f64::from).sum::<f64>();
         self.outside_electrons += block.electrons_outside.iter(n).map(f64::from).sum::<f64>();
-        let spent = (0..n)
-            .map(|i| u64::from(block.settle_ns.at(i)) + u64::from(block.dwell_ns.at(i)))
-            .sum();
-        let end = block.t0_ns.saturating_add(spent);
-        let before = match self.arming {
-            Some((arming, last)) if arming == sampled.arming => last,
-            // The device's clock begins anew with every arming.
-            _ => block.t0_ns,
-        };
-        let last = before.max(end);
-        self.scan_ns += last - before;
-        self.arming = Some((sampled.arming, last));
+        self.scan_ns += block.settle_ns.sum(0..n) + block.dwell_ns.sum(0..n);
     }
-}
 
-impl Tally {
     fn progress(&self) -> v1::Progress {
         v1::Progress {
             n_submitted: self.n_submitted,
@@ -401,6 +386,7 @@ fn dose_of(totals: &DoseTotals, header: &Header) -> v1::DoseTotals {
 #[cfg(test)]
 mod tests {
     use super::*;
+    use store::ArmingId;
 
     /// `n` samples of 1 µs each after 0.5 µs, ten electrons in and one outside each dwell.
     fn block(counter: u32, t0_ns: u64, n: usize) -> Record {
@@ -428,7 +414,6 @@ mod tests {
         let mut tally = Tally::default();
         tally.add(&block(1, 2_000, 4));
         tally.add(&block(1, 8_500, 2));
-        // After a pause the device's clock is another one.
         tally.add(&block(2, 100, 2));
         tally.add(&Record::Gap(store::GapRecord {
             t_ns: 0,
@@ -443,7 +428,7 @@ mod tests {
         }));
         let progress = tally.progress();
         assert_eq!((progress.n_sampled, progress.n_gaps), (8, 3));
-        assert_eq!(progress.scan_time_ns, 9_500 + 3_000);
+        assert_eq!(progress.scan_time_ns, 8 * 1500);
         assert_eq!((tally.totals().dwell, tally.totals().outside), (80.0, 8.5));
     }
 

@@ -158,19 +158,28 @@ impl<'a> NpyArray<'a> {
             let allowed = format!("a shape of {} values", values.len());
             return Err(Invalid::new("npy.shape", format!("{shape:?}"), allowed));
         }
-        let extents: Vec<String> = shape.iter().map(|n| format!("{n},")).collect();
-        let extents = extents.join(" ");
-        let header = format!("{{'descr': '<f4', 'fortran_order': False, 'shape': ({extents}), }}");
-        let n_header = (10 + header.len() + 1).next_multiple_of(64);
-        let mut bytes = Vec::with_capacity(n_header + 4 * values.len());
-        bytes.extend(MAGIC);
-        bytes.extend([1, 0]);
-        bytes.extend(((n_header - 10) as u16).to_le_bytes());
-        bytes.extend(header.as_bytes());
-        bytes.resize(n_header - 1, b' ');
-        bytes.push(b'\n');
+        let mut bytes = Self::header("<f4", shape);
+        bytes.reserve_exact(4 * values.len());
         bytes.extend(values.iter().flat_map(|v| v.to_le_bytes()));
         Ok(bytes)
+    }
+
+    /// What stands before values of type `dtype` (NumPy's name, such as `<f4`) and of `shape`: version 1.0 of the
+    /// format, padded to 64 bytes.
+    #[must_use]
+    pub fn header(dtype: &str, shape: &[usize]) -> Vec<u8> {
+        let extents: Vec<String> = shape.iter().map(|n| format!("{n},")).collect();
+        let extents = extents.join(" ");
+        let text =
+            format!("{{'descr': '{dtype}', 'fortran_order': False, 'shape': ({extents}), }}");
+        let n_bytes = (10 + text.len() + 1).next_multiple_of(64);
+        let mut bytes = MAGIC.to_vec();
+        bytes.extend([1, 0]);
+        bytes.extend(((n_bytes - 10) as u16).to_le_bytes());
+        bytes.extend(text.as_bytes());
+        bytes.resize(n_bytes - 1, b' ');
+        bytes.push(b'\n');
+        bytes
     }
 }
 

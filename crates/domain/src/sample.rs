@@ -179,7 +179,8 @@ pub struct SampleBlock {
     pub first_position: u64,
     /// Frame.
     pub frame: u32,
-    /// Start of the first position's settle time, ns of device time since arming.
+    /// Start of the first position's settle time, ns since the first arming: device time within an arming, the host's
+    /// clock from one arming to the next.
     pub t0_ns: u64,
     /// Commanded row, px, `[n]`.
     pub row: Vec<f32>,

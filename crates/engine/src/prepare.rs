@@ -390,7 +390,7 @@ fn quantised(
     DwellTime::from_nanoseconds(ns)
 }
 
-/// How the plan travels, as asked. By itself it blanks where that costs fewer electrons than leaving the beam on.
+/// How the plan travels, as asked. `Auto` blanks all travel or none of it, whichever costs the whole plan fewer electrons.
 fn travel_of(
     plan: &Plan,
     dwell: DwellTime,

@@ -212,7 +212,7 @@ impl EndReason {
 impl fmt::Display for EndReason {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         match self {
-            Self::Complete => f.write_str("every planned position was exposed"),
+            Self::Complete => f.write_str(store::Finish::COMPLETE),
             Self::LeftOut { n } => write!(
                 f,
                 "{n} positions were left out, as the dose limit per area or per position forbade them; all others were exposed"

@@ -33,7 +33,7 @@ fn main() -> Result<(), Box<dyn std::error::Error>> {
     let finish = Finish {
         state: FinalState::Finished,
         reason: FinishReason::Complete,
-        text: "every planned position was exposed".to_owned(),
+        text: Finish::COMPLETE.to_owned(),
         totals: domain::DoseTotals::default(),
         n_samples: u64::from(n_frames) * u64::from(N_ROWS),
         n_gaps: 0,

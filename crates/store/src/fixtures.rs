@@ -142,7 +142,7 @@ pub(crate) fn finish(n_samples: u64, n_gaps: u64) -> Finish {
     Finish {
         state: FinalState::Finished,
         reason: FinishReason::Complete,
-        text: "every planned position was exposed".to_owned(),
+        text: Finish::COMPLETE.to_owned(),
         totals: DoseTotals {
             committed: 0.0,
             dwell: 62.4 * n_samples as f64,

@@ -1,9 +1,10 @@
 //! Columns of the samples as NumPy arrays: one pass over the data set, a chunk at a time.
 
 use crate::failure::Failure;
-use domain::SignalKind;
+use domain::{NpyArray, SignalKind};
 use std::fs::File;
 use std::io::{BufWriter, Write};
+use std::iter::once;
 use std::path::{Path, PathBuf};
 use store::{DataSet, Samples};
 
@@ -101,7 +102,8 @@ impl Column {
             writing,
             file: BufWriter::new(file),
         };
-        column.put(&head(part.dtype, n, &part.inner))?;
+        let shape: Vec<usize> = once(n).chain(part.inner.iter().copied()).collect();
+        column.put(&NpyArray::header(part.dtype, &shape))?;
         Ok(column)
     }
 
@@ -121,35 +123,9 @@ fn failed(path: &Path) -> impl FnOnce(std::io::Error) -> Failure {
     |source| Failure::File { path, source }
 }
 
-/// What stands before the values: version 1.0 of the format, padded to 64 bytes.
-fn head(dtype: &str, n: usize, inner: &[usize]) -> Vec<u8> {
-    let inner: String = inner.iter().map(|n| format!(" {n},")).collect();
-    let text = format!("{{'descr': '{dtype}', 'fortran_order': False, 'shape': ({n},{inner}), }}");
-    let n_bytes = (10 + text.len() + 1).next_multiple_of(64);
-    let mut bytes = b"\x93NUMPY\x01\x00".to_vec();
-    bytes.extend(((n_bytes - 10) as u16).to_le_bytes());
-    bytes.extend(text.as_bytes());
-    bytes.resize(n_bytes - 1, b' ');
-    bytes.push(b'\n');
-    bytes
-}
-
 #[cfg(test)]
 mod tests {
     use super::*;
-    use domain::NpyArray;
-
-    #[test]
-    fn heads_are_those_of_numpy() {
-        let mut file = head("<f4", 2, &[3]);
-        assert_eq!(file.len() % 64, 0);
-        file.extend((0..6).flat_map(|i| (i as f32).to_le_bytes()));
-        let array = NpyArray::parse(&file).unwrap();
-        assert_eq!(array.to_f32(), [0.0, 1.0, 2.0, 3.0, 4.0, 5.0]);
-        let mut file = head("<u8", 1, &[]);
-        file.extend(7_u64.to_le_bytes());
-        assert_eq!(NpyArray::parse(&file).unwrap().to_f64(), [7.0]);
-    }
 
     #[test]
     fn columns_have_their_types_and_all_their_values() {

@@ -413,10 +413,8 @@ impl Core {
         active.owed_since = None;
         // The host's clock tells how long it was from arming to arming; nothing is before what was sampled already.
         let first = *active.first_armed_at.get_or_insert(now);
-        active.armed_ns = match now.saturating_sub(first).as_nanos() as u64 {
-            0 => 0,
-            since => since.max(active.end_ns),
-        };
+        let since_first = now.saturating_sub(first).as_nanos() as u64;
+        active.armed_ns = since_first.max(active.end_ns);
         // Before an arming the probe was parked.
         active.pipeline.last_sent = None;
         if active.run && active.started_at.is_none() {

@@ -173,23 +173,32 @@ pub(crate) enum Counted {
 #[derive(Debug, Clone, Copy)]
 struct Shares {
     edges: Edges,
+    /// Beam time that the device counted outside dwells, ns.
     whole_ns: u64,
+    /// What was expected of all positions, ns.
     expected_ns: u64,
+    /// Positions.
     n: u64,
+}
+
+/// Beam time that is expected of the runs outside their dwells, ns.
+fn expected_ns(runs: &[Ended], edges: Edges) -> u64 {
+    runs.iter()
+        .map(|run| edges.sum(&run.batch, run.range.clone()).outside_ns)
+        .sum()
 }
 
 impl Shares {
     fn of(raw: &RawBlock, runs: &[Ended], edges: Edges) -> Self {
-        let expected = |run: &Ended| edges.sum(&run.batch, run.range.clone()).outside_ns;
         Self {
             edges,
             whole_ns: raw.unblanked_outside_ns,
-            expected_ns: runs.iter().map(expected).sum(),
+            expected_ns: expected_ns(runs, edges),
             n: raw.n_positions.into(),
         }
     }
 
-    /// What fell to positions of which so much was expected.
+    /// What fell to `n` positions of which `expected_ns` were expected, ns.
     fn ns(&self, expected_ns: u64, n: u64) -> u64 {
         let (part, of) = match self.expected_ns {
             0 => (n, self.n),
@@ -203,14 +212,14 @@ impl Shares {
         let (mut booked, mut expected, mut at) = (0, 0, 0);
         for run in runs {
             at += run.range.len() as u64;
-            expected += self.edges.sum(&run.batch, run.range.clone()).outside_ns;
+            expected += expected_ns(std::slice::from_ref(run), self.edges);
             let until = self.ns(expected, at);
             ledger.book(&run.batch, run.range.clone(), until - booked);
             booked = until;
         }
     }
 
-    /// What fell to one position that settled so long.
+    /// What fell to one position that settled for `settle_ns`, ns.
     fn one_ns(&self, settle_ns: u32, flags: PositionFlags) -> f64 {
         match self.expected_ns {
             0 => self.whole_ns as f64 / self.n as f64,
@@ -242,7 +251,7 @@ pub(crate) fn by_frame(
         let len: usize = runs.iter().map(|r| r.range.len()).sum();
         let range = at..at + len;
         let flags: Vec<_> = range.clone().map(|i| raw.flags.at(i)).collect();
-        expected += Shares::of(&raw, runs, edges).expected_ns;
+        expected += expected_ns(runs, edges);
         let until = shares.ns(expected, range.end as u64);
         let block = RawBlock {
             arming: raw.arming,

@@ -4,7 +4,9 @@ use super::{Threads, Wires, share};
 use crate::core::tests::rig::{capabilities, column, plan};
 use crate::{Config, EndReason, Error, Handle, Join, Slot, State, Tail, replay, start};
 use crossbeam::channel::{Receiver, RecvTimeoutError, Sender, bounded};
-use domain::{Clock, MonotonicClock, PerPosition, Plan, PositionBatch, SampleFlags, Signal};
+use domain::{
+    Clock, Electrons, MonotonicClock, PerPosition, Plan, PositionBatch, SampleFlags, Signal,
+};
 use hal::{Arm, Arming, Capabilities, Event, RawBlock, Receive, ScanController, Transmit, TripId};
 use std::path::Path;
 use std::sync::Arc;
@@ -194,7 +196,12 @@ fn kriging() -> Plan {
     }
 }
 
-fn follow(engine: &Handle, id: &str) -> Arc<crate::Acquisition> {
+/// The acquisition as it is once `is_so`.
+fn follow(
+    engine: &Handle,
+    id: &str,
+    is_so: impl Fn(&crate::Acquisition) -> bool,
+) -> Arc<crate::Acquisition> {
     let mut version = 0;
     loop {
         let status = engine
@@ -203,7 +210,7 @@ fn follow(engine: &Handle, id: &str) -> Arc<crate::Acquisition> {
             .expect("the engine is alive");
         version = status.version;
         let run = status.value.acquisition(id).unwrap();
-        if run.state.is_final() {
+        if is_so(run) {
             return run.clone();
         }
     }
@@ -216,7 +223,7 @@ fn a_run_on_threads_is_recorded_and_replays_bit_for_bit() {
     let (id, prediction) = engine.create(&kriging()).unwrap();
     assert_eq!(prediction.n_positions, Some(1024));
     engine.start(&id).unwrap();
-    let run = follow(&engine, id.as_str());
+    let run = follow(&engine, id.as_str(), |run| run.state.is_final());
     assert_eq!(
         (run.state, run.end.clone(), run.n_sampled),
         (State::Finished, Some(EndReason::Complete), 1024)
@@ -236,12 +243,35 @@ fn a_run_on_threads_is_recorded_and_replays_bit_for_bit() {
     assert!(report.n_decisions > 0 && report.digests.len() == 1);
 }
 
+/// What a shutdown does to a run is an input like any other.
+#[test]
+fn a_run_that_a_shutdown_ended_replays_bit_for_bit() {
+    let directory = tempfile::tempdir().unwrap();
+    let (engine, join) = engine(Some(directory.path()), Fault::None);
+    let mut plan = kriging();
+    plan.n_frames = 10_000;
+    let (id, _) = engine.create(&plan).unwrap();
+    engine.start(&id).unwrap();
+    let path = follow(&engine, id.as_str(), |run| run.n_sampled > 0)
+        .path
+        .clone()
+        .unwrap();
+    engine.shutdown().unwrap();
+    assert!(join.wait().is_empty());
+    let report = replay::replay(&path).unwrap();
+    assert!(report.is_exact() && report.is_finished, "{report:#?}");
+    assert!(
+        report.n_blocks > 0 && report.n_blocks < 10_000,
+        "{report:#?}"
+    );
+}
+
 #[test]
 fn a_slip_ends_a_live_run() {
     let (engine, join) = engine(None, Fault::Slip(600));
     let (id, _) = engine.create(&kriging()).unwrap();
     engine.start(&id).unwrap();
-    let run = follow(&engine, id.as_str());
+    let run = follow(&engine, id.as_str(), |run| run.state.is_final());
     assert!(
         matches!(run.end, Some(EndReason::Slip { .. })),
         "{:?}",
@@ -259,7 +289,7 @@ fn after_a_panic_of_the_link_the_next_run_has_a_new_one() {
     let (engine, join) = engine(Some(directory.path()), Fault::Panic(600));
     let (id, _) = engine.create(&kriging()).unwrap();
     engine.start(&id).unwrap();
-    let run = follow(&engine, id.as_str());
+    let run = follow(&engine, id.as_str(), |run| run.state.is_final());
     assert_eq!(
         (run.state, run.end.clone()),
         (State::Failed, Some(EndReason::Panic { part: "link-tx" }))
@@ -270,7 +300,7 @@ fn after_a_panic_of_the_link_the_next_run_has_a_new_one() {
         assert!(clock.now() < HANG, "no link again: {error}");
         clock.sleep(Duration::from_millis(20));
     }
-    let run = follow(&engine, id.as_str());
+    let run = follow(&engine, id.as_str(), |run| run.state.is_final());
     assert_eq!((run.state, run.n_sampled), (State::Finished, 1024));
     engine.shutdown().unwrap();
     assert_eq!(join.wait(), ["link-tx"]);

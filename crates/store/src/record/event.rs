@@ -317,8 +317,6 @@ impl From<EventMirror> for Event {
     }
 }
 
-const COMPLETE: &str = "every planned position was exposed";
-
 /// Which way an acquisition ended.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum FinalState {
@@ -371,6 +369,11 @@ pub struct Finish {
     pub scan_ns: u64,
 }
 
+impl Finish {
+    /// The sentence of a run in which nothing was left out.
+    pub const COMPLETE: &str = "every planned position was exposed";
+}
+
 /// State and sentence of a [`Finish`] as journals have had them since version 1.
 #[derive(Debug, Serialize, Deserialize)]
 #[serde(rename_all = "snake_case")]
@@ -399,7 +402,11 @@ impl EndMirror {
     fn read(self) -> (FinalState, FinishReason, String) {
         use FinalState::{Aborted, Failed, Finished};
         match self {
-            Self::Completed => (Finished, FinishReason::Complete, COMPLETE.to_owned()),
+            Self::Completed => (
+                Finished,
+                FinishReason::Complete,
+                Finish::COMPLETE.to_owned(),
+            ),
             Self::Stopped(text) => (Finished, FinishReason::StopRule(String::new()), text),
             Self::Aborted(text) => (Aborted, FinishReason::Requested, text),
             Self::Tripped(cause) => {

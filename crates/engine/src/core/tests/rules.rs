@@ -7,6 +7,7 @@ use domain::{
     AreaLimit, BatchId, BlankTravel, Dose, Electrons, Fraction, Grid, ListedPosition, Nanometres,
     Pattern, Pitch, PositionBatch, SettleLaw, StopRule, WhenLate,
 };
+use hal::TripCause;
 use std::time::Duration;
 
 fn settles(batch: &PositionBatch) -> Vec<u32> {
@@ -151,7 +152,93 @@ fn a_position_that_would_pass_its_own_limit_is_left_out() {
     rig.finish();
     let done = rig.snapshot();
     assert_eq!((done.n_sampled, done.n_skipped), (2 * 4096, 4096));
+    assert_eq!(done.end, Some(EndReason::LeftOut { n: 4096 }));
     rig.check_ends();
+}
+
+/// The device counted a tenth more beam outside the dwells than was expected: every position carries its own tenth,
+/// also where one block holds the end of a frame and the start of the next.
+#[test]
+fn electrons_outside_dwells_are_booked_where_they_fell() {
+    let mut plan = plan();
+    let at = |row: f32, col: f32| ListedPosition {
+        row,
+        col,
+        dwell: None,
+    };
+    plan.pattern = Pattern::List([at(0.0, 0.0), at(0.0, 1.0), at(40.0, 40.0)].into());
+    plan.n_frames = 2;
+    plan.settle = SettleLaw {
+        table: vec![(1.0, 1000), (100.0, 100_000)],
+    };
+    plan.blank_travel = BlankTravel::Never;
+    let mut rig = Rig::running(&plan);
+    let settled: Vec<u32> = rig.submitted.iter().flat_map(|b| settles(b)).collect();
+    assert_eq!(settled.len(), 6);
+    assert!(settled[2] > 10 * settled[1], "{settled:?}");
+    let whole: u64 = settled.iter().copied().map(u64::from).sum();
+    let mut raw = rig.samples(6);
+    raw.unblanked_outside_ns = whole + whole / 10;
+    rig.event(Event::Device(hal::Event::Samples(raw)));
+    let frames: Vec<u32> = rig.blocks.iter().map(|b| b.frame).collect();
+    assert_eq!(frames, [0, 1]);
+    let rate = 10e-12 / 1.602_176_634e-19 * 1e-9;
+    let booked = rig
+        .blocks
+        .iter()
+        .flat_map(|b| b.electrons_outside.iter(b.len()));
+    for (booked, settled) in booked.zip(&settled) {
+        let expected = 1.1 * f64::from(*settled) * rate;
+        assert!(
+            (f64::from(booked) - expected).abs() <= 1e-3 * expected,
+            "{booked} booked, {expected} fell"
+        );
+    }
+    let outside = rig.snapshot().dose.outside;
+    assert!(
+        (outside - 1.1 * whole as f64 * rate).abs() < 1.0,
+        "{outside}"
+    );
+}
+
+/// 100 ns of the blanker's edges against the time that a jump takes.
+#[test]
+fn travel_is_blanked_where_that_costs_fewer_electrons() {
+    let travelled = |settle_ns: u32| {
+        let mut plan = plan();
+        plan.pattern = Pattern::from_name("jittered").unwrap();
+        plan.settle = SettleLaw {
+            table: vec![(1.0, settle_ns), (100.0, settle_ns)],
+        };
+        let rig = Rig::running(&plan);
+        rig.submitted[0].flags.blank_settle
+    };
+    assert!(!travelled(20));
+    assert!(travelled(2000));
+}
+
+/// Device time begins anew with every arming; an acquisition's does not.
+#[test]
+fn time_goes_on_from_arming_to_arming() {
+    let mut rig = Rig::running(&plan());
+    rig.expose(20);
+    let trip = rig.trip(TripCause::Blank, 0);
+    rig.tick(MS * 700);
+    rig.command(Command::ClearTrip(trip)).unwrap();
+    rig.command(Command::Resume(rig.id.clone())).unwrap();
+    rig.finish();
+    assert_eq!(rig.arms.len(), 2);
+    let ends = |b: &domain::SampleBlock| b.t0_ns + 10_000 * b.len() as u64;
+    for pair in rig.blocks.windows(2) {
+        assert!(pair[1].t0_ns >= ends(&pair[0]), "a sample before the last");
+    }
+    let resumed = &rig.blocks[1];
+    assert!(resumed.t0_ns >= 700_000_000, "{} ns", resumed.t0_ns);
+    assert_eq!(
+        rig.snapshot().scan_time,
+        Duration::from_nanos(10_000 * 1024),
+        "a pause is not scan time"
+    );
 }
 
 /// One pixel is visited from far away, and left out the second time: the next one is as far from the last that was exposed.
