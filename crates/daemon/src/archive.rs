@@ -237,7 +237,7 @@ impl Archive {
                     detector: detector.clone(),
                     mean,
                     uncertainty,
-                    calibrated: true,
+                    calibrated: set.is_calibrated(detector),
                     expected_noise: Arc::default(),
                     residuals: Vec::new(),
                 });

@@ -23,7 +23,7 @@ impl Invalid {
     ) -> Self {
         Self {
             field: field.into(),
-            value: value.to_string(),
+            value: legible(value.to_string()),
             allowed: allowed.into(),
         }
     }
@@ -44,5 +44,32 @@ impl Invalid {
             field: field.into(),
             ..self
         }
+    }
+}
+
+/// A number with more digits than anybody reads is told by its power of ten.
+pub(crate) fn legible(text: String) -> String {
+    if text.len() <= 24 {
+        return text;
+    }
+    match text.parse::<f64>() {
+        Ok(number) => format!("{number:e}"),
+        Err(_) => text,
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::Invalid;
+
+    #[test]
+    fn numbers_fit_a_line() {
+        let value = |v: f64| Invalid::new("x", v, "less").value;
+        assert_eq!(value(1e300), "1e300");
+        assert_eq!(value(-2.5e-30), "-2.5e-30");
+        assert_eq!(value(0.1), "0.1");
+        assert_eq!(value(f64::NAN), "NaN");
+        let text = "a text of more than twenty-four letters stays";
+        assert_eq!(Invalid::new("x", text, "less").value, text);
     }
 }

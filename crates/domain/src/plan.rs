@@ -3,6 +3,7 @@
 //! [`Plan::check`] tests the plan against itself. What depends on the instrument (minimum dwell, reach of
 //! the coils, known current) is tested by the engine before anything is armed.
 
+use crate::invalid::legible;
 use crate::{
     Current, DetectorName, Dose, DoseLimits, DwellTime, Electrons, Fraction, Grid, Invalid,
     Nanometres, PixelRect, ScanField,
@@ -517,10 +518,16 @@ impl Plan {
                 ("dose_e_per_a2", dose.e_per_a2(), (ns + 1e-3).floor())
             }
         };
+        let asked = legible(asked.to_string());
+        if ns <= 0.0 {
+            let value = format!("{asked}, which travel alone would pass,");
+            let allowed = "a dose above that of travel; less travel, travel blanked, or a lower current also help";
+            return Err(Invalid::new(field, value, allowed));
+        }
         DwellTime::from_microseconds(ns / 1e3).map_err(|e| {
             let value = format!(
                 "{asked}, a dwell of {} µs at this current and fraction,",
-                ns / 1e3
+                legible((ns / 1e3).to_string())
             );
             Invalid::new(field, value, format!("a dwell of {}", e.allowed))
         })

@@ -664,10 +664,37 @@ fn explain(
                     ));
                 }
             }
+            why.extend(left_out(plan, electrons, travel.time.n_positions));
         }
     }
     why.extend(capabilities.cannot.iter().cloned());
     why
+}
+
+/// What limits of places will leave out of `electrons` at `n_positions`.
+fn left_out(plan: &Plan, electrons: f64, n_positions: u64) -> Vec<String> {
+    let area = plan.limits.area.zip(plan.field.area_a2());
+    let by_area = area.and_then(|(limit, field_a2)| {
+        let (mean, most) = (electrons / field_a2, limit.dose.e_per_a2());
+        (mean > most).then(|| {
+            format!(
+                "the area limit of {most:.4e} e⁻/Å² in discs of {} nm is below the mean of {mean:.4e} e⁻/Å²: about {:.1} % of the positions will be left out",
+                limit.radius.nm(),
+                100.0 * (1.0 - most / mean)
+            )
+        })
+    });
+    let by_position = plan.limits.position.and_then(|limit| {
+        let one = electrons / n_positions.max(1) as f64;
+        let visits = (limit.count() / one).floor();
+        (visits < f64::from(plan.n_frames)).then(|| {
+            format!(
+                "the position limit of {:.4e} electrons allows a pixel {visits} visits of {one:.4e}; further ones will be left out",
+                limit.count()
+            )
+        })
+    });
+    by_area.into_iter().chain(by_position).collect()
 }
 
 /// What is done about coils that lag.

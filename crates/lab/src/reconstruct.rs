@@ -112,6 +112,9 @@ fn write_frame(
 ) -> Result<(), Error> {
     estimator.finish();
     finaliser.write_maps(frame, &mut |rect| estimator.estimate_tile(rect))?;
+    let detectors = estimator.estimate().detectors;
+    let calibrated: Vec<bool> = detectors.iter().map(|d| d.calibrated).collect();
+    finaliser.set_calibrated(&calibrated);
     match estimator.failure() {
         None => Ok(()),
         Some(failure) => Err(Error::File {

@@ -187,9 +187,13 @@ impl Finishing {
     pub(crate) fn maps(&mut self, estimator: &mut Estimator) -> Result<(), String> {
         let frame = estimator.frame();
         let mut tile = |rect| estimator.recon().estimate_tile(rect);
-        self.finaliser()?
+        let finaliser = self.finaliser()?;
+        finaliser
             .write_maps(frame, &mut tile)
             .map_err(|e| e.to_string())?;
+        let detectors = estimator.recon().estimate().detectors;
+        let calibrated: Vec<bool> = detectors.iter().map(|d| d.calibrated).collect();
+        finaliser.set_calibrated(&calibrated);
         estimator.failure().map_or(Ok(()), Err)
     }
 

@@ -4,9 +4,7 @@ use super::{Threads, Wires, share};
 use crate::core::tests::rig::{capabilities, column, plan};
 use crate::{Config, EndReason, Error, Handle, Join, Slot, State, Tail, replay, start};
 use crossbeam::channel::{Receiver, RecvTimeoutError, Sender, bounded};
-use domain::{
-    Clock, Electrons, MonotonicClock, PerPosition, Plan, PositionBatch, SampleFlags, Signal,
-};
+use domain::{Clock, MonotonicClock, PerPosition, Plan, PositionBatch, SampleFlags, Signal};
 use hal::{Arm, Arming, Capabilities, Event, RawBlock, Receive, ScanController, Transmit, TripId};
 use std::path::Path;
 use std::sync::Arc;

@@ -8,8 +8,8 @@ use crate::Error;
 use crate::journal::JournalReader;
 use crate::record::{Finish, Header, Record};
 use crate::zarr::{ArrayWriter, ElementType, consolidate, group, write_attributes, write_tree};
-use domain::{Detector, DetectorName, Estimate, Grid, Invalid, PixelRect, SampleBlock, SignalKind};
-use serde_json::{Value, json};
+use domain::{Detector, DetectorName, Grid, Invalid, PixelRect, SampleBlock, SignalKind};
+use serde_json::{Map, Value, json};
 use std::collections::BTreeSet;
 use std::fs::File;
 use std::path::{Path, PathBuf};
@@ -34,6 +34,8 @@ pub struct Finaliser {
     summary: Option<SampleSummary>,
     pairs: Vec<MapPair>,
     frames: BTreeSet<u32>,
+    /// By scalar detector; empty: not said.
+    calibrated: Vec<bool>,
 }
 
 impl Finaliser {
@@ -47,6 +49,7 @@ impl Finaliser {
             summary: None,
             pairs: Vec::new(),
             frames: BTreeSet::new(),
+            calibrated: Vec::new(),
         })
     }
 
@@ -153,47 +156,15 @@ impl Finaliser {
         Ok(())
     }
 
-    /// Writes the planes of an estimate as the maps of `frame`; coarser planes are repeated per pixel.
-    pub fn write_estimate(&mut self, frame: u32, estimate: &Estimate) -> Result<(), Error> {
-        let plan_grid = self.header.plan.field.grid;
-        let scale = estimate.scale.max(1);
-        let fits = |n: u32, of: u32| u64::from(n) * u64::from(scale) >= u64::from(of);
-        let grid = estimate.grid;
-        let whole = estimate
-            .detectors
-            .iter()
-            .all(|d| d.mean.len() as u64 == grid.n_pixels() && d.uncertainty.len() == d.mean.len());
-        if !fits(grid.n_rows(), plan_grid.n_rows())
-            || !fits(grid.n_cols(), plan_grid.n_cols())
-            || !whole
-        {
-            return Err(Invalid::new(
-                "estimate.grid",
-                format!("{} × {} at scale {scale}", grid.n_rows(), grid.n_cols()),
-                format!(
-                    "planes that cover {} × {} pixels",
-                    plan_grid.n_rows(),
-                    plan_grid.n_cols()
-                ),
-            )
-            .into());
+    /// Says of every scalar detector of the plan, in its order, whether the uncertainty of the maps just written is
+    /// calibrated; of a series it is where that of every frame is. Unless it is said, it is not.
+    pub fn set_calibrated(&mut self, calibrated: &[bool]) {
+        if self.calibrated.is_empty() {
+            self.calibrated = calibrated.to_vec();
         }
-        let cut = |plane: &[f32], rect: PixelRect| -> Vec<f32> {
-            let at = |row: u32, col: u32| {
-                plane[(row / scale) as usize * grid.n_cols() as usize + (col / scale) as usize]
-            };
-            (rect.row..rect.row + rect.n_rows)
-                .flat_map(|r| (rect.col..rect.col + rect.n_cols).map(move |c| (r, c)))
-                .map(|(r, c)| at(r, c))
-                .collect()
-        };
-        self.write_maps(frame, &mut |rect| {
-            estimate
-                .detectors
-                .iter()
-                .map(|d| (cut(&d.mean, rect), cut(&d.uncertainty, rect)))
-                .collect()
-        })
+        for (all, this) in self.calibrated.iter_mut().zip(calibrated) {
+            *all &= this;
+        }
     }
 
     /// Writes metadata and, last, `.zmetadata`: from then on the data set is complete.
@@ -205,22 +176,18 @@ impl Finaliser {
         let names = self.map_names();
         let pairs = std::mem::take(&mut self.pairs);
         let shape = self.map_shape();
-        for (pair, suffix) in pairs.into_iter().zip(names) {
+        let mut calibrated = Map::new();
+        for (i, (pair, suffix)) in pairs.into_iter().zip(names).enumerate() {
             pair.mean.close(&shape)?;
             pair.uncertainty.close(&shape)?;
+            let detector = Some(&pair.detector);
             let unit = "events per incident electron";
-            self.describe(
-                &format!("estimate{suffix}"),
-                unit,
-                Some(&pair.detector),
-                &summary,
-            )?;
-            self.describe(
-                &format!("uncertainty{suffix}"),
-                unit,
-                Some(&pair.detector),
-                &summary,
-            )?;
+            self.describe(&format!("estimate{suffix}"), unit, detector, &summary)?;
+            let is_calibrated = self.calibrated.get(i).copied().unwrap_or(false);
+            let which = if is_calibrated { "" } else { "not " };
+            let unit = format!("{unit}, half of the 90 % interval ÷ 1.645, {which}calibrated");
+            self.describe(&format!("uncertainty{suffix}"), &unit, detector, &summary)?;
+            calibrated.insert(pair.detector.to_string(), is_calibrated.into());
         }
         self.describe("visits", "exposures", None, &summary)?;
         let dose_unit = match self.header.plan.field.area_a2() {
@@ -231,7 +198,7 @@ impl Finaliser {
         group(&self.directory)?;
         write_attributes(
             &self.directory,
-            &metadata::root(&self.header, self.finish.as_ref(), &summary),
+            &metadata::root(&self.header, self.finish.as_ref(), &summary, calibrated),
         )?;
         consolidate(&self.directory)?;
         crate::claim::sync_directory(&self.directory).map_err(Error::io(&self.directory))?;

@@ -63,7 +63,13 @@ pub(super) fn plane_axes(field: &ScanField) -> [Axis; 2] {
 }
 
 /// Attributes of the root: what HyperSpy asks for, and a summary so that a list need not read the journal.
-pub(super) fn root(header: &Header, finish: Option<&Finish>, summary: &SampleSummary) -> Value {
+/// `calibrated` says of each detector with maps whether its uncertainty is.
+pub(super) fn root(
+    header: &Header,
+    finish: Option<&Finish>,
+    summary: &SampleSummary,
+    calibrated: Map<String, Value>,
+) -> Value {
     json!({
         "file_format": "ZSpy",
         "file_format_version": "3.3",
@@ -80,6 +86,7 @@ pub(super) fn root(header: &Header, finish: Option<&Finish>, summary: &SampleSum
             "electrons_outside": summary.electrons_outside,
             "scan_ns": summary.scan_ns,
             "cut_bytes": summary.cut_bytes,
+            "calibrated": calibrated,
         },
     })
 }

@@ -221,6 +221,12 @@ impl DataSet {
         self.read_map(name, frame, self.header.plan.field.grid.rect())
     }
 
+    /// Whether the uncertainty of `detector` is known to be calibrated.
+    #[must_use]
+    pub fn is_calibrated(&self, detector: &domain::DetectorName) -> bool {
+        self.summary["calibrated"][detector.as_str()] == true
+    }
+
     /// Names of estimate and uncertainty of detector number `i` of the plan; `None` if it is no scalar.
     #[must_use]
     pub fn estimate_names(&self, i: usize) -> Option<[String; 2]> {

@@ -64,8 +64,16 @@ fn the_columns_hold_every_sample_in_order() {
     finaliser
         .write_maps(0, &mut |rect| vec![tile(rect), tile(rect)])
         .unwrap();
+    finaliser.set_calibrated(&[true, true]);
+    // Of a second frame that of one detector is not.
+    finaliser.set_calibrated(&[true, false]);
     finaliser.finish().unwrap();
     let set = DataSet::open(&place.path).unwrap();
+    let names = ["haadf", "abf", "bf"].map(|name| domain::DetectorName::new(name).unwrap());
+    assert_eq!(
+        names.map(|name| set.is_calibrated(&name)),
+        [true, false, false]
+    );
     assert_eq!(set.state(), DataSetState::Finished);
     let samples = set.samples(0..set.n_samples().unwrap()).unwrap();
     assert_eq!(

@@ -156,6 +156,34 @@ fn a_position_that_would_pass_its_own_limit_is_left_out() {
     rig.check_ends();
 }
 
+#[test]
+fn a_dry_run_says_what_limits_of_places_will_leave_out() {
+    let told = |edit: &dyn Fn(&mut domain::DoseLimits)| {
+        let mut plan = plan();
+        plan.fraction = Fraction::FULL;
+        plan.n_frames = 3;
+        edit(&mut plan.limits);
+        prepare(&plan).unwrap().prediction.explanation.join("; ")
+    };
+    // 624 electrons and a little for the edges per visit of a pixel of 1 Å².
+    assert!(!told(&|_| {}).contains("left out"));
+    let twice = told(&|limits| limits.position = Some(Electrons::new(2.5 * 624.2).unwrap()));
+    assert!(twice.contains("allows a pixel 2 visits"), "{twice}");
+    let thrice = told(&|limits| limits.position = Some(Electrons::new(3.5 * 624.2).unwrap()));
+    assert!(!thrice.contains("left out"), "{thrice}");
+    let disc = |dose: f64| {
+        told(&|limits| {
+            limits.area = Some(AreaLimit {
+                dose: Dose::from_e_per_a2(dose).unwrap(),
+                radius: Nanometres::new(1.0).unwrap(),
+            });
+        })
+    };
+    let half = disc(950.0);
+    assert!(half.contains("about 49"), "{half}");
+    assert!(!disc(2000.0).contains("left out"));
+}
+
 /// The device counted a tenth more beam outside the dwells than was expected: every position carries its own tenth,
 /// also where one block holds the end of a frame and the start of the next.
 #[test]
