@@ -1,11 +1,12 @@
 //! A real session again, twice: its journal through the engine, and its positions through the simulator in process.
 
-use crate::api_server::Server;
+use crate::api_server::{Server, blanked, config, release};
 use crate::golden::{Wiring, whole_field};
 use crate::process::Bench;
+use client::AcquisitionState;
 use domain::{
-    Affine, ColumnState, Estimator, Fraction, ListedPosition, Order, Pattern, Plan, SampleBlock,
-    VirtualClock,
+    Affine, ColumnState, DwellTime, Estimator, Exposure, Fraction, ListedPosition, Order, Pattern,
+    Plan, SampleBlock, VirtualClock,
 };
 use engine::lockstep::{Lockstep, Observer};
 use hal::{FieldCalibration, FieldUnit};
@@ -103,7 +104,7 @@ async fn the_journal_of_a_real_session_replays_bit_for_bit_and_so_do_its_samples
         ..whole_field(0.0)
     };
     let (id, blocks) = server.acquired(&lease, &policy.clone().into()).await;
-    crate::api_server::release(lease).await;
+    release(lease).await;
     assert!(server.stop().await);
     let blocks: Vec<Arc<SampleBlock>> = blocks.into_iter().map(Arc::new).collect();
     let real = samples(&blocks);
@@ -132,4 +133,44 @@ async fn the_journal_of_a_real_session_replays_bit_for_bit_and_so_do_its_samples
     };
     let again = in_process(&wiring, &bench, &listed);
     assert_eq!(again, real);
+}
+
+/// Blanked twice in mid-scan, cleared and resumed: every trip, gap and arming is in the journal.
+#[tokio::test(flavor = "multi_thread")]
+async fn a_session_that_was_blanked_and_resumed_replays_bit_for_bit() {
+    let bench = Bench::new();
+    let server = Server::start_with(config(&bench.path(""), "sim:?instrument=ideal")).await;
+    let client = &server.client;
+    let lease = client
+        .acquire_lease("test", Duration::from_secs(10))
+        .await
+        .unwrap();
+    let mut request = server.plan(64).await;
+    request.plan.pattern = Pattern::Adaptive;
+    request.plan.estimator = Estimator::Kriging;
+    request.plan.exposure = Exposure::Dwell(DwellTime::from_nanoseconds(500_000).unwrap());
+    request.plan.fraction = Fraction::new(0.5).unwrap();
+    let created = client.create(&lease, &request, "").await.unwrap();
+    client.start(&lease, &created.id).await.unwrap();
+    let mut watch = client.watch(&created.id, 50.0).await.unwrap();
+    for n in [200, 700] {
+        while watch.next().await.unwrap().unwrap().progress.n_sampled < n {}
+        let trip = blanked(client).await.trip.expect("it runs");
+        client.clear_trip(&lease, trip.cause_id).await.unwrap();
+        client.resume(&lease, &created.id).await.unwrap();
+    }
+    let mut last = None;
+    while let Some(now) = watch.next().await.unwrap() {
+        last = Some(now.state);
+    }
+    assert_eq!(last, Some(AcquisitionState::Finished));
+    release(lease).await;
+    assert!(server.stop().await);
+
+    let path = bench.path(&format!("data/{}.zspy", created.id));
+    let replayed = bench.run(&["replay", path.to_str().unwrap(), "--json"]);
+    assert_eq!(replayed.code, Some(0), "{replayed:?}");
+    let told = replayed.json();
+    assert_eq!(told["equal"], true, "{told}");
+    assert!(told["gaps"].as_u64().unwrap() >= 2, "{told}");
 }

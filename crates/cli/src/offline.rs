@@ -262,10 +262,11 @@ pub(crate) fn replay(args: &PathArg, output: &Output) -> Result<(), Failure> {
         )));
     }
     let text = format!(
-        "{} records: {} batches, {} blocks, {} decisions and {} estimates made again, {}",
+        "{} records: {} batches, {} blocks, {} gaps, {} decisions and {} estimates made again, {}",
         report.records,
         report.batches,
         report.blocks,
+        report.gaps,
         report.decisions,
         report.estimates,
         if report.equal {

@@ -371,6 +371,11 @@ impl Core {
         self.advance(now, actions);
     }
 
+    /// When the arming in force took effect, ns after the first.
+    pub(crate) fn armed_ns(&self) -> u64 {
+        self.active.as_ref().map_or(0, |a| a.armed_ns)
+    }
+
     /// Time of the next tick that is needed, at the latest a quarter of the watchdog from `now`.
     #[must_use]
     pub fn next_tick(&self, now: Duration) -> Duration {

@@ -199,7 +199,9 @@ impl Again {
             }
             None => vec![recorded],
         };
-        let raw = merged(&parts);
+        let mut raw = merged(&parts);
+        // The device's clock began anew with the arming.
+        raw.t0_ns = raw.t0_ns.saturating_sub(self.core.armed_ns());
         self.feed(Event::Device(hal::Event::Samples(raw)), now);
         let made: Vec<_> = self.joined.drain(..).collect();
         if made.len() == parts.len() && made.iter().zip(&parts).all(|(m, p)| *m == p.block) {

@@ -15,6 +15,8 @@ pub struct Replayed {
     pub blocks: u64,
     /// Decisions made again.
     pub decisions: u64,
+    /// Gaps booked again.
+    pub gaps: u64,
     /// Estimates made again.
     pub estimates: u64,
     /// Whether the kernels are those of the recording.
@@ -40,6 +42,7 @@ pub fn replay(path: &Path) -> Result<Replayed, Error> {
         batches: report.n_batches,
         blocks: report.n_blocks,
         decisions: report.n_decisions,
+        gaps: report.n_gaps,
         estimates: report.n_estimates,
         kernel_matches: report.kernel_matches,
         equal: report.is_exact(),

@@ -50,7 +50,7 @@ pub(super) struct Active {
     /// Device time at which the newest of all samples ended, since the first arming, ns.
     end_ns: u64,
     /// From the first arming to the one in force, ns: device time begins anew with each.
-    armed_ns: u64,
+    pub(super) armed_ns: u64,
     /// When the first arming took effect.
     first_armed_at: Option<Duration>,
     pub(super) started_at: Option<Duration>,

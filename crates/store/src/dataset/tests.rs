@@ -51,6 +51,27 @@ fn tile(rect: PixelRect) -> (Vec<f32>, Vec<f32>) {
 }
 
 #[test]
+fn an_uncertainty_is_calibrated_where_that_of_every_frame_is() {
+    let place = place();
+    record(
+        &place.path,
+        &header(600, 700, &["haadf", "abf"]),
+        &run(2, 100, 700, 2, 0),
+    );
+    let mut finaliser = Finaliser::begin(&place.path).unwrap();
+    finaliser
+        .write_maps(0, &mut |rect| vec![tile(rect), tile(rect)])
+        .unwrap();
+    finaliser.set_calibrated(&[true, true]);
+    finaliser.set_calibrated(&[true, false]);
+    finaliser.finish().unwrap();
+    let set = DataSet::open(&place.path).unwrap();
+    let names = ["haadf", "abf", "bf"].map(|name| domain::DetectorName::new(name).unwrap());
+    let calibrated = names.map(|name| set.is_calibrated(&name));
+    assert_eq!(calibrated, [true, false, false]);
+}
+
+#[test]
 fn the_columns_hold_every_sample_in_order() {
     let place = place();
     let header = header(600, 700, &["haadf", "abf"]);
@@ -64,16 +85,8 @@ fn the_columns_hold_every_sample_in_order() {
     finaliser
         .write_maps(0, &mut |rect| vec![tile(rect), tile(rect)])
         .unwrap();
-    finaliser.set_calibrated(&[true, true]);
-    // Of a second frame that of one detector is not.
-    finaliser.set_calibrated(&[true, false]);
     finaliser.finish().unwrap();
     let set = DataSet::open(&place.path).unwrap();
-    let names = ["haadf", "abf", "bf"].map(|name| domain::DetectorName::new(name).unwrap());
-    assert_eq!(
-        names.map(|name| set.is_calibrated(&name)),
-        [true, false, false]
-    );
     assert_eq!(set.state(), DataSetState::Finished);
     let samples = set.samples(0..set.n_samples().unwrap()).unwrap();
     assert_eq!(
