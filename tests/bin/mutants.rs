@@ -20,7 +20,7 @@ const N_FAULTS: &str = "60000";
 /// What takes longer hangs, which counts as noticed.
 const HANG: Duration = Duration::from_secs(100);
 /// The same of compiling, where cargo waits for others, too.
-const BUILD_HANG: Duration = Duration::from_secs(900);
+const BUILD_HANG: Duration = Duration::from_secs(1800);
 
 /// The package of the boundary tests without what needs the service.
 const PACKAGE: &str = r#"[package]

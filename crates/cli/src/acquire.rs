@@ -23,6 +23,7 @@ pub(crate) async fn acquire(args: AcquireArgs, output: &Output) -> Result<(), Fa
     let mut request = planned(&args.field, &args.plan, &capabilities)?;
     let detach = args.detach_s.map(|s| detached(s, &request.plan.limits));
     request.plan.detached = detach.transpose()?;
+    request.plan.resume_after_trip = args.resume_after_trip;
     if args.dry_run {
         let dry = client.validate(&request).await?;
         if let (false, Some(prediction)) = (output.json, &dry.prediction) {

@@ -472,6 +472,9 @@ pub(crate) struct AcquireArgs {
     /// Go on without this client, for at most so many seconds, within --max-electrons or --max-dose-e-per-a2
     #[arg(long, allow_negative_numbers = true)]
     pub(crate) detach_s: Option<f64>,
+    /// After the watchdog tripped, clear and go on by itself so often a minute, 1 to 3, where the service allows it
+    #[arg(long)]
+    pub(crate) resume_after_trip: Option<u32>,
     #[command(flatten)]
     pub(crate) server: ServerArgs,
 }

@@ -432,6 +432,9 @@ pub struct Plan {
     pub steering_identity: Option<String>,
     /// Goes on without its client.
     pub detached: Option<Detached>,
+    /// How often within a minute the acquisition goes on by itself after the watchdog tripped, 1 to 3; `None`: it waits to
+    /// be cleared and resumed.
+    pub resume_after_trip: Option<u32>,
     /// Seed of patterns and policies.
     pub seed: u64,
     /// Texts.
@@ -466,6 +469,7 @@ impl Plan {
             when_late: WhenLate::Fallback,
             steering_identity: None,
             detached: None,
+            resume_after_trip: None,
             seed: 0,
             texts: Texts::default(),
         }
@@ -593,6 +597,14 @@ impl Plan {
         }
         for rule in &self.stop {
             check_stop(rule, self.field)?;
+        }
+        if let Some(per_minute) = self.resume_after_trip {
+            range(
+                "resume_after_trip.per_minute",
+                (1..=3).contains(&per_minute) && self.kind == PlanKind::Acquire,
+                per_minute.to_string(),
+                "1 to 3, of an acquisition",
+            )?;
         }
         check_detached(self)
     }

@@ -27,6 +27,8 @@ pub struct Config {
     pub estimator_threads: usize,
     /// An acquisition with so many late decisions in a row is aborted. At least 1.
     pub late_in_a_row: u32,
+    /// Whether plans may ask to go on by themselves after the watchdog tripped. Off, unless nothing real is in the beam.
+    pub resume_after_trip: bool,
     /// Newest blocks kept in memory for live streams. 1 to 1024.
     pub recent_blocks: usize,
     /// How the kernels were built (`baseline`, `native`), for the record.
@@ -48,6 +50,7 @@ impl Default for Config {
             estimate: true,
             estimator_threads: 2,
             late_in_a_row: 16,
+            resume_after_trip: false,
             recent_blocks: 64,
             kernel_variant: "baseline".into(),
             software: format!("beamwright {}", env!("CARGO_PKG_VERSION")),

@@ -18,6 +18,7 @@ mod flight;
 mod ledger;
 mod maps;
 mod pipeline;
+mod resumption;
 mod status;
 #[cfg(test)]
 pub(crate) mod tests;
@@ -411,6 +412,7 @@ impl Core {
         self.ask(now, actions);
         self.submit(now, actions);
         self.check_end(now, actions);
+        self.resume_by_itself(now, actions);
         self.mint_heartbeat(now, actions);
         if self.active.is_none()
             && let Some(ticket) = self.stopping.take()
@@ -436,7 +438,7 @@ impl Core {
     }
 
     /// Whether the beam may be on as far as the host is concerned.
-    fn may_live(&self, now: Duration) -> bool {
+    pub(super) fn may_live(&self, now: Duration) -> bool {
         let Some(active) = &self.active else {
             return false;
         };

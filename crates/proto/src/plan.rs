@@ -78,6 +78,7 @@ pub fn plan_from_proto(message: &v1::Plan, context: &PlanContext<'_>) -> Result<
     apply_estimation(message, &mut plan).map_err(|e| e.within("estimation"))?;
     apply_decisions(message, &mut plan).map_err(|e| e.within("decisions"))?;
     plan.detached = detached_of(message).map_err(|e| e.within("detached"))?;
+    plan.resume_after_trip = message.resume_after_trip.map(|r| r.per_minute);
     plan.seed = message.seed.unwrap_or(context.seed);
     plan.texts = texts_of(message).map_err(|e| e.within("texts"))?;
     plan.check().map_err(renamed)?;
@@ -131,12 +132,6 @@ fn refuse_unsupported(message: &v1::Plan) -> Result<(), Invalid> {
         "outer_axes",
         "set",
         "none in this version; a time series is n_frames",
-    )?;
-    refuse(
-        message.resume_after_trip.is_some(),
-        "resume_after_trip",
-        "set",
-        "unset in this version",
     )?;
     for (i, detector) in message.detectors.iter().enumerate() {
         let whole = detector.fraction == 0.0 || detector.fraction == 1.0;

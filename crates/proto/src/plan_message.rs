@@ -67,7 +67,9 @@ pub fn proto_from_plan(plan: &Plan) -> v1::Plan {
             specimen: plan.texts.specimen.clone(),
             notes: plan.texts.notes.clone(),
         }),
-        resume_after_trip: None,
+        resume_after_trip: plan
+            .resume_after_trip
+            .map(|per_minute| v1::ResumeAfterTrip { per_minute }),
         parent: plan
             .parent
             .as_ref()

@@ -8,6 +8,7 @@ use crate::api_server::release;
 use crate::process::Bench;
 use client::{Client, Status};
 use domain::{Clock, MonotonicClock};
+use std::path::Path;
 use std::time::Duration;
 
 #[tokio::test(flavor = "multi_thread")]
@@ -113,6 +114,59 @@ async fn a_service_that_is_frozen_is_blanked_by_the_watchdog_and_slips_nothing()
     assert!(n_stopped > 0, "no freeze stopped a scan");
     assert_eq!(served.terminate().code, Some(0));
     judge(firmware);
+}
+
+/// Frozen for longer than the watchdog with a plan that may go on by itself: it does, nothing slips, and the journal replays.
+#[tokio::test(flavor = "multi_thread")]
+async fn a_service_that_was_frozen_goes_on_by_itself_where_the_plan_says_so() {
+    let bench = Bench::new();
+    let firmware = code_microscope();
+    let config = configuration(&bench, &firmware.address);
+    let text = std::fs::read_to_string(&config).unwrap();
+    let allowed = text.replace("[engine]\n", "[engine]\nresume_after_trip = true\n");
+    assert_ne!(text, allowed);
+    std::fs::write(&config, allowed).unwrap();
+    let served = bench.serve(&["--config", &config]);
+    let client = Client::connect(&served.url).await.unwrap();
+    let lease = leased(&client).await;
+    let mut request = coded(3);
+    request.plan.resume_after_trip = Some(3);
+    let id = scanning(&client, &lease, &request).await;
+    served.freeze();
+    tokio::time::sleep(Duration::from_millis(4 * WATCHDOG_MS)).await;
+    served.thaw();
+    let is_so = |s: &Status| s.acquisition.is_none() || s.positions > 100_000;
+    status_that(&client, "samples after it woke", is_so).await;
+    stopped(&client, &id).await;
+    tidy(&client, &lease).await;
+    stopped(&client, &id).await;
+    release(lease).await;
+    assert_eq!(served.terminate().code, Some(0));
+    let path = data_set(&bench, &id);
+    let (n_samples, n_wrong) = checked(&path);
+    assert_eq!(n_wrong, 0, "of {n_samples}");
+    let n_armed = armings(&path);
+    assert!(n_armed > 1, "{n_armed} arming");
+    let replayed = bench.run(&["replay", path.to_str().unwrap(), "--json"]);
+    assert_eq!(replayed.code, Some(0), "{replayed:?}");
+    println!(
+        "{n_samples} records right in {n_armed} armings: {}",
+        replayed.json()
+    );
+    judge(firmware);
+}
+
+fn armings(path: &Path) -> usize {
+    let mut journal = store::DataSet::open(path).unwrap().journal().unwrap();
+    let mut n = 0;
+    while let Some(record) = journal.next_record().unwrap() {
+        let event = match record {
+            store::Record::Event { event, .. } => event,
+            _ => continue,
+        };
+        n += usize::from(matches!(event, store::Event::Armed { .. }));
+    }
+    n
 }
 
 /// Its log goes into a pipe that is full soon, as when a pager shows its first page or a terminal is stopped.

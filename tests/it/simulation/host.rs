@@ -111,6 +111,7 @@ impl World {
             watchdog,
             unblanked_stretch: Duration::from_millis(self.chance.one_of(&[2, 50, 60_000])),
             late_in_a_row: self.chance.one_of(&[3, 16]) as u32,
+            resume_after_trip: true,
             ..Config::default()
         };
         let width = 512.0;

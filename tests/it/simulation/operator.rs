@@ -185,6 +185,7 @@ fn plan(chance: &mut Chance) -> (Plan, u32) {
         });
     }
     let settle = chance.one_of(&[0, 0, 200, 3000, 30_000]);
+    plan.resume_after_trip = chance.once_in(3).then(|| chance.pick(1..4) as u32);
     (plan, settle)
 }
 

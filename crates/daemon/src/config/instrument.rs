@@ -167,6 +167,7 @@ impl Config {
     pub(crate) fn engine_config(&self) -> Result<engine::Config, Invalid> {
         let part = &self.engine;
         let radius = self.column.probe_radius_nm.map(Nanometres::new);
+        let scene = self.scene()?;
         Ok(engine::Config {
             directory: Some(self.store.directory.clone()),
             watchdog: Duration::from_millis(part.watchdog_ms.into()),
@@ -176,8 +177,9 @@ impl Config {
             probe_radius: radius
                 .transpose()
                 .map_err(|e| e.named("column.probe_radius_nm"))?,
-            noiseless: self.scene()?.is_some_and(|scene| scene.noiseless),
+            noiseless: scene.as_ref().is_some_and(|scene| scene.noiseless),
             late_in_a_row: part.late_in_a_row,
+            resume_after_trip: part.resume_after_trip || scene.is_some(),
             ..engine::Config::default()
         })
     }

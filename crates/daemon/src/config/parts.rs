@@ -209,6 +209,8 @@ pub struct EnginePart {
     pub memory_limit_mib: u32,
     /// An acquisition with so many late decisions in a row is aborted.
     pub late_in_a_row: u32,
+    /// Whether plans may ask to go on by themselves after the watchdog tripped. Simulated microscopes always may.
+    pub resume_after_trip: bool,
 }
 
 /// `[limits]`: bounds of the service. What is beyond them is refused.
@@ -340,6 +342,7 @@ pub(super) const KEYS: [(&str, &[&str]); 14] = [
             "unblanked_stretch_ms",
             "memory_limit_mib",
             "late_in_a_row",
+            "resume_after_trip",
         ],
     ),
     (
@@ -429,6 +432,7 @@ impl Default for EnginePart {
             unblanked_stretch_ms: 60_000,
             memory_limit_mib: 1024,
             late_in_a_row: 16,
+            resume_after_trip: false,
         }
     }
 }

@@ -3,6 +3,7 @@
 use super::flight::{Counted, Ended, Flight, by_frame, fits, join, slice};
 use super::ledger::Ledger;
 use super::pipeline::{Pipeline, Planned};
+use super::resumption::Resumption;
 use super::{Action, Core, Decider, Settings, Totals};
 use crate::coil::Follower;
 use crate::{EndReason, Error, Grant, LeaseEpoch, LinkState, Prepared, RecorderState, State};
@@ -60,6 +61,7 @@ pub(super) struct Active {
     pub(super) n_visited: u64,
     /// Where lagging coils carry the beam, if that is known.
     coils: Option<Follower>,
+    pub(super) resumption: Resumption,
 }
 
 impl Active {
@@ -104,6 +106,7 @@ impl Active {
             owed_since: None,
             revision: 0,
             n_visited: 0,
+            resumption: Resumption::default(),
         }
     }
 
@@ -162,6 +165,8 @@ impl Active {
             self.last_end_ns = Some(self.end_ns);
             self.scan_ns += work;
             self.n_sampled += u64::from(raw.n_positions);
+            self.resumption.told_ns +=
+                raw.unblanked_outside_ns + runs.iter().map(Ended::lit_ns).sum::<u64>();
             let (arming, unblanked_outside_ns) = (raw.arming, raw.unblanked_outside_ns);
             let mut block = join(raw, &runs, &mut self.ledger, counted, self.next_sequence);
             if let Some(coils) = &mut self.coils {
@@ -222,6 +227,7 @@ impl Active {
             }
         }
         self.n_gaps += raw.n_positions;
+        self.resumption.told_ns += raw.unblanked_ns;
         actions.push(Action::Gap {
             arming: raw.arming,
             unblanked_ns: raw.unblanked_ns,
@@ -280,6 +286,7 @@ impl Core {
                         result: Ok(()),
                     });
                 }
+                self.trip_cleared(now, actions);
             }
             hal::Event::BarrierReached(_) => {}
             hal::Event::Refused { command, reason } => self.refused(command, reason, now, actions),
@@ -375,6 +382,11 @@ impl Core {
                 State::Running
             };
         }
+        if let Some(active) = &mut self.active
+            && status.arming.is_none()
+        {
+            active.resumption.is_untold = false;
+        }
         let trip = status.trip;
         self.device.status = Some(status);
         self.changed = true;
@@ -410,6 +422,7 @@ impl Core {
         } else {
             State::Armed
         };
+        active.resumption.told_ns = 0;
         active.owed_since = None;
         // The host's clock tells how long it was from arming to arming; nothing is before what was sampled already.
         let first = *active.first_armed_at.get_or_insert(now);
@@ -471,6 +484,10 @@ impl Core {
     fn tripped(&mut self, id: TripId, cause: TripCause, now: Duration, actions: &mut Vec<Action>) {
         self.device.trip = Some((id, cause));
         self.disarmed(now);
+        if let Some(active) = &mut self.active {
+            active.resumption.clearing = None;
+            active.resumption.is_untold = true;
+        }
         // An ending blanks by itself. Any other cause, and a blank that somebody asked for, stays for a person to clear.
         let is_own =
             matches!(cause, TripCause::Blank | TripCause::Abort) && !self.device.blank_wanted;
@@ -515,7 +532,10 @@ impl Core {
             });
         }
         if command == "clear_trip" {
-            // The trip stays latched; no arming is concerned.
+            // The trip stays latched; no arming is concerned. Nobody but a person tries again.
+            if let Some(active) = &mut self.active {
+                active.resumption.is_off |= active.resumption.clearing.take().is_some();
+            }
             return;
         }
         self.disarmed(now);

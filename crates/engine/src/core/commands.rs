@@ -294,6 +294,9 @@ impl Core {
     }
 
     fn column(&mut self, column: &ColumnState, now: Duration, actions: &mut Vec<Action>) {
+        if let Some(active) = &mut self.active {
+            active.resumption.is_off = true;
+        }
         if let (Some(active), Some(current)) = (&mut self.active, column.probe_current)
             && active.prepared.electrons_per_ns.is_some()
         {
@@ -335,7 +338,7 @@ impl Core {
         }
     }
 
-    fn arm_device(&mut self, now: Duration, actions: &mut Vec<Action>) {
+    pub(super) fn arm_device(&mut self, now: Duration, actions: &mut Vec<Action>) {
         let live = self.may_live(now);
         let Some(active) = &mut self.active else {
             return;

@@ -27,6 +27,14 @@ impl Ended {
     pub(crate) fn work_ns(&self) -> u64 {
         self.batch.work_ns(self.range.clone())
     }
+
+    /// Dwell time with the beam on, ns.
+    pub(crate) fn lit_ns(&self) -> u64 {
+        match self.batch.flags.dark {
+            true => 0,
+            false => self.batch.dwell_ns.sum(self.range.clone()),
+        }
+    }
 }
 
 /// What is in flight.

@@ -37,6 +37,9 @@ pub(crate) struct PlanMirror {
     when_late: WhenLateMirror,
     steering_identity: Option<String>,
     detached: Option<DetachedMirror>,
+    /// Not there in the first journals of version 1.
+    #[serde(default)]
+    resume_after_trip: Option<u32>,
     seed: u64,
     texts: TextsMirror,
 }
@@ -199,6 +202,7 @@ impl PlanMirror {
                 WhenLateMirror::Wait => WhenLate::Wait,
             },
             steering_identity: self.steering_identity,
+            resume_after_trip: self.resume_after_trip,
             detached: self
                 .detached
                 .map(|d| {
@@ -261,6 +265,7 @@ impl From<&Plan> for PlanMirror {
                 WhenLate::Wait => WhenLateMirror::Wait,
             },
             steering_identity: plan.steering_identity.clone(),
+            resume_after_trip: plan.resume_after_trip,
             detached: plan.detached.map(|d| DetachedMirror {
                 electrons: d.electrons.map(Electrons::count),
                 duration_ns: nanoseconds(d.duration),

@@ -215,6 +215,8 @@ class Plan:
     """Who besides the holder of the lease may steer."""
     detached: Quantity | None = None
     """Goes on without its client for at most so long, within `limits` that must bound the whole dose (total or mean)."""
+    resume_after_trip: int | None = None
+    """How often a minute it goes on by itself after the watchdog tripped, 1 to 3, where the service allows it."""
     seed: int | None = None
     title: str = ""
     operator: str = ""
@@ -255,6 +257,8 @@ class Plan:
             plan.decisions.steering_identity = self.steering_identity
         if self.detached is not None:
             plan.detached.duration_s = round(in_base("detached", self.detached, "time") / 1e9)
+        if self.resume_after_trip is not None:
+            plan.resume_after_trip.per_minute = self.resume_after_trip
         return plan
 
     def _put_field(self, plan: v1.Plan) -> None:

@@ -79,7 +79,10 @@ pub(crate) fn prepare(plan: &Plan) -> Result<Prepared, domain::Invalid> {
     Prepared::new(
         id,
         plan,
-        &Config::default(),
+        &Config {
+            resume_after_trip: true,
+            ..Config::default()
+        },
         &capabilities(),
         &column(),
         Duration::from_secs(1),

@@ -1,10 +1,13 @@
 //! What a run does when something goes wrong: the beam is off, nothing is repeated, everything is accounted for.
 
-use super::rig::{MS, Rig, plan};
+use super::rig::{MS, Rig, capabilities, column, plan};
 use crate::core::Event;
-use crate::{Command, EndReason, Error, Grant, LeaseEpoch, RecorderState, State};
+use crate::{
+    AcquisitionId, Command, Config, EndReason, Error, Grant, LeaseEpoch, Prepared, RecorderState,
+    State,
+};
 use domain::{ColumnState, Detached, Electrons, GapCause};
-use hal::{TripCause, TripId};
+use hal::{ControllerStatus, TripCause, TripId};
 use std::time::Duration;
 
 #[test]
@@ -553,4 +556,157 @@ fn a_blank_that_is_acknowledged_late_leaves_it_tripped_not_finishing() {
     rig.command_under(Command::Resume(rig.id.clone()), LeaseEpoch(7))
         .unwrap();
     assert_eq!(rig.state(), State::Running);
+}
+
+/// A rig that goes on by itself, tripped by the watchdog after 20 positions with `cut_ns` spent on the 21st; the device says that
+/// the arming had `unblanked_ns` of beam.
+fn stalled(cut_ns: u64, unblanked_ns: u64) -> (Rig, TripId) {
+    let mut plan = plan();
+    plan.resume_after_trip = Some(2);
+    let mut rig = Rig::running(&plan);
+    let trip = stall(&mut rig, cut_ns, unblanked_ns);
+    (rig, trip)
+}
+
+fn stall(rig: &mut Rig, cut_ns: u64, unblanked_ns: u64) -> TripId {
+    rig.expose(20);
+    let trip = rig.trip(TripCause::Watchdog, cut_ns);
+    tell(rig, trip, unblanked_ns);
+    trip
+}
+
+fn tell(rig: &mut Rig, trip: TripId, unblanked_ns: u64) {
+    rig.event(Event::Device(hal::Event::Status(ControllerStatus {
+        trip: Some((trip, TripCause::Watchdog)),
+        unblanked_ns,
+        ..dark()
+    })));
+}
+
+fn dark() -> ControllerStatus {
+    ControllerStatus {
+        arming: None,
+        beam_on: false,
+        external_scan: true,
+        holding: false,
+        trip: None,
+        t_ns: 0,
+        next_position: 0,
+        unblanked_ns: 0,
+        underruns: 0,
+        longest_underrun_ns: 0,
+        crc_errors: 0,
+        retransmits: 0,
+        drift_ppm: None,
+    }
+}
+
+#[test]
+fn after_a_stall_it_goes_on_by_itself_as_often_as_the_plan_says() {
+    let (mut rig, trip) = stalled(3000, 20 * 10_000 + 3000);
+    assert_eq!(rig.cleared, [trip]);
+    assert_eq!((rig.state(), rig.arms.len()), (State::Running, 2));
+    stall(&mut rig, 0, 20 * 10_000);
+    assert_eq!((rig.state(), rig.arms.len()), (State::Running, 3));
+    let third = stall(&mut rig, 0, 20 * 10_000);
+    assert_eq!((rig.state(), rig.arms.len()), (State::Tripped, 3));
+    // A minute after the first it may again.
+    rig.tick(MS * 60_000);
+    assert_eq!((rig.state(), rig.arms.len()), (State::Running, 4));
+    assert_eq!(rig.cleared.last(), Some(&third));
+    rig.finish();
+    assert_eq!(rig.snapshot().end, Some(EndReason::Complete));
+    rig.check_ends();
+    rig.check_distinct();
+}
+
+#[test]
+fn who_did_not_ask_for_it_waits_for_a_person() {
+    let mut rig = Rig::running(&plan());
+    stall(&mut rig, 0, 20 * 10_000);
+    rig.tick(MS * 1000);
+    assert_eq!((rig.state(), rig.cleared.len()), (State::Tripped, 0));
+}
+
+#[test]
+fn it_does_not_go_on_where_the_ledger_and_the_controller_disagree() {
+    // Half a dwell that no position accounts for.
+    let (mut rig, trip) = stalled(0, 20 * 10_000 + 5000);
+    rig.tick(MS * 1000);
+    assert_eq!((rig.state(), rig.cleared.len()), (State::Tripped, 0));
+    // The next word of the controller is right.
+    tell(&mut rig, trip, 20 * 10_000);
+    assert_eq!((rig.state(), rig.cleared.len()), (State::Running, 1));
+}
+
+#[test]
+fn no_other_trip_is_gone_on_from_by_itself() {
+    for cause in [
+        TripCause::UnblankedStretch,
+        TripCause::Abort,
+        TripCause::Blank,
+        TripCause::SessionEnded,
+        TripCause::Fault,
+    ] {
+        let mut plan = plan();
+        plan.resume_after_trip = Some(3);
+        let mut rig = Rig::running(&plan);
+        rig.expose(20);
+        let trip = rig.trip(cause, 0);
+        let status = ControllerStatus {
+            trip: Some((trip, cause)),
+            unblanked_ns: 20 * 10_000,
+            ..dark()
+        };
+        rig.event(Event::Device(hal::Event::Status(status)));
+        rig.tick(MS * 1000);
+        assert_eq!(
+            (rig.state(), rig.arms.len()),
+            (State::Tripped, 1),
+            "{cause}"
+        );
+    }
+}
+
+#[test]
+fn where_there_may_be_a_specimen_nobody_goes_on_by_himself() {
+    let mut plan = plan();
+    plan.resume_after_trip = Some(1);
+    let refused = Prepared::new(
+        AcquisitionId::new(Duration::from_secs(1), 0),
+        &plan,
+        &Config::default(),
+        &capabilities(),
+        &column(),
+        Duration::from_secs(1),
+    );
+    assert_eq!(refused.unwrap_err().field, "resume_after_trip.per_minute");
+}
+
+/// Between the trip and its clearing anything may happen that makes it a person's decision.
+#[test]
+fn it_does_not_go_on_against_anybody() {
+    let paused: [&dyn Fn(&mut Rig); 4] = [
+        &|rig| rig.command(Command::Blank).unwrap(),
+        &|rig| rig.command(Command::Column(column())).unwrap(),
+        &|rig| rig.command(Command::Abort(rig.id.clone())).unwrap(),
+        &|rig| {
+            let nobody = Grant::Nobody {
+                after: LeaseEpoch(1),
+            };
+            rig.command(Command::Grant(nobody)).unwrap();
+        },
+    ];
+    for (i, meanwhile) in paused.iter().enumerate() {
+        let mut plan = plan();
+        plan.resume_after_trip = Some(3);
+        let mut rig = Rig::running(&plan);
+        rig.auto_clear = false;
+        stall(&mut rig, 0, 20 * 10_000);
+        assert_eq!(rig.cleared.len(), 1, "{i}");
+        meanwhile(&mut rig);
+        rig.event(Event::Device(hal::Event::TripCleared));
+        rig.tick(MS * 1000);
+        assert_eq!(rig.arms.len(), 1, "{i}");
+    }
 }
