@@ -558,6 +558,26 @@ fn a_blank_that_is_acknowledged_late_leaves_it_tripped_not_finishing() {
     assert_eq!(rig.state(), State::Running);
 }
 
+/// Who has no lease any more ends what is detached, and nothing else.
+#[test]
+fn an_old_lease_aborts_only_what_is_detached() {
+    for is_detached in [false, true] {
+        let mut plan = plan();
+        plan.detached = is_detached.then(|| Detached {
+            electrons: Some(Electrons::new(1e9).unwrap()),
+            duration: MS * 1000,
+        });
+        let mut rig = Rig::running(&plan);
+        let lease = Grant::Lease {
+            epoch: LeaseEpoch(7),
+            until: rig.now + MS * 500_000,
+        };
+        rig.command(Command::Grant(lease)).unwrap();
+        let stale = rig.command_under(Command::Abort(rig.id.clone()), LeaseEpoch(6));
+        assert_eq!(stale.is_ok(), is_detached, "{stale:?}");
+    }
+}
+
 /// A rig that goes on by itself, tripped by the watchdog after 20 positions with `cut_ns` spent on the 21st; the device says that
 /// the arming had `unblanked_ns` of beam.
 fn stalled(cut_ns: u64, unblanked_ns: u64) -> (Rig, TripId) {
