@@ -106,15 +106,6 @@ impl Prepared {
         let current = column.probe_current;
         let electrons_per_ns = current.map(domain::Current::electrons_per_ns);
         check_limits(plan, config, electrons_per_ns.is_some())?;
-        if let (Some(per_minute), false) = (plan.resume_after_trip, config.resume_after_trip) {
-            let allowed =
-                "left out: the configuration does not allow it ([engine] resume_after_trip)";
-            return Err(Invalid::new(
-                "resume_after_trip.per_minute",
-                per_minute,
-                allowed,
-            ));
-        }
         if column.valves_open == Some(false) {
             return Err(Invalid::new("column.valves_open", false, "open valves"));
         }
@@ -243,6 +234,14 @@ fn check_quality_rules(plan: &Plan, config: &Config) -> Result<(), Invalid> {
 }
 
 fn check_limits(plan: &Plan, config: &Config, current_known: bool) -> Result<(), Invalid> {
+    if let (Some(per_minute), false) = (plan.resume_after_trip, config.resume_after_trip) {
+        let allowed = "left out: the configuration does not allow it ([engine] resume_after_trip)";
+        return Err(Invalid::new(
+            "resume_after_trip.per_minute",
+            per_minute,
+            allowed,
+        ));
+    }
     let limits = &plan.limits;
     let in_electrons = limits.total.is_some()
         || limits.mean.is_some()

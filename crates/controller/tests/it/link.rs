@@ -211,16 +211,16 @@ fn batches_must_be_contiguous_and_of_the_arming_in_force() {
 
 #[test]
 fn a_bad_position_refuses_its_whole_batch() {
-    let refused = |configuration: Configuration, x: u16, settle, dwell, flags: u16| {
+    let refused = |configuration: Configuration, [x, y]: [u16; 2], settle, dwell, flags: u16| {
         let mut rig = Rig::armed(configuration, ARM);
         rig.next_position = 0;
-        let record = |x| wire::PositionRecord {
-            point: DacPoint::new(x, 20),
+        let record = |x, y| wire::PositionRecord {
+            point: DacPoint::new(x, y),
             settle_ticks: settle,
             dwell_ticks: dwell,
             flags: PositionFlags(flags),
         };
-        rig.records(&[record(20), record(x)]);
+        rig.records(&[record(20, 20), record(x, y)]);
         rig.advance_to(1000);
         assert_eq!(
             rig.hardware.n_exposed,
@@ -237,28 +237,39 @@ fn a_bad_position_refuses_its_whole_batch() {
             max,
         })
     };
-    assert_eq!(refused(c, 20, 0, 2, 0), None);
+    assert_eq!(refused(c, [20, 20], 0, 2, 0), None);
     assert_eq!(
-        refused(c, 9, 0, 2, 0),
+        refused(c, [9, 20], 0, 2, 0),
         out_of_range(Field::X, 9, 10, 50_000)
     );
     assert_eq!(
-        refused(c, 50_001, 0, 2, 0),
+        refused(c, [50_001, 20], 0, 2, 0),
         out_of_range(Field::X, 50_001, 10, 50_000)
     );
     assert_eq!(
-        refused(c, 20, 0, 1, 0),
+        refused(c, [20, 9], 0, 2, 0),
+        out_of_range(Field::Y, 9, 10, 50_000)
+    );
+    assert_eq!(
+        refused(c, [20, 50_001], 0, 2, 0),
+        out_of_range(Field::Y, 50_001, 10, 50_000)
+    );
+    assert_eq!(
+        refused(c, [20, 20], 0, 1, 0),
         out_of_range(Field::Dwell, 1, 2, 1_000_000)
     );
     assert_eq!(
-        refused(c, 20, 0, 1_000_001, 0),
+        refused(c, [20, 20], 0, 1_000_001, 0),
         out_of_range(Field::Dwell, 1_000_001, 2, 1_000_000)
     );
     assert_eq!(
-        refused(c, 20, 100_001, 2, 0),
+        refused(c, [20, 20], 100_001, 2, 0),
         out_of_range(Field::Settle, 100_001, 0, 100_000)
     );
-    assert_eq!(refused(c, 20, 0, 2, 8), out_of_range(Field::Flags, 8, 0, 7));
+    assert_eq!(
+        refused(c, [20, 20], 0, 2, 8),
+        out_of_range(Field::Flags, 8, 0, 7)
+    );
 }
 
 #[test]
