@@ -138,6 +138,48 @@ fn a_data_set_is_replayed_reconstructed_recovered_and_exported() {
 }
 
 #[test]
+fn what_one_acquisition_has_learned_is_offered_to_the_next() {
+    let bench = Bench::new();
+    let first = simulated(&bench, "a.zspy", "gmm", &[]);
+    assert_eq!(first["model_used_for"], Value::Null, "none was given");
+    let learned = store::read_models(&bench.work().join("a.zspy")).unwrap();
+    assert_eq!(learned.len(), 1);
+    let offered = ["--model", "a.zspy", "--seed", "5"];
+    let second = simulated(&bench, "b.zspy", "auto", &offered);
+    assert!(second["model_used_for"].is_array(), "{second}");
+    let given = store::given_model_path(&bench.work().join("b.zspy"));
+    assert_eq!(store::read_models(&given).unwrap(), learned);
+    let replayed = bench.run(&["replay", "b.zspy", "--json"]);
+    assert_eq!(replayed.json()["equal"], true, "{}", replayed.stdout);
+
+    let again = |model: &str, out: &str| {
+        let from = ["reconstruct", "b.zspy", "--estimator", "gmm", "--json"];
+        bench.run(&[&from[..], &["--model", model, "--out", out]].concat())
+    };
+    let reconstructed = again("a.zspy/model", "c.zspy");
+    assert_eq!(reconstructed.code, Some(0), "{}", reconstructed.stderr);
+    assert!(reconstructed.json()["model_used_for"].is_array());
+    let replayed = bench.run(&["replay", "c.zspy", "--json"]);
+    assert_eq!(replayed.code, Some(0), "{}", replayed.stderr);
+
+    simulated(&bench, "none.zspy", "nearest", &[]);
+    let mut bytes = std::fs::read(bench.work().join("a.zspy/model")).unwrap();
+    bytes[1000] ^= 1;
+    std::fs::write(bench.work().join("bad"), &bytes).unwrap();
+    for (model, named) in [
+        ("none.zspy", "model: none.zspy"),
+        ("bad", "bad: model: checksum"),
+        ("specimen.npy", "model: other content"),
+        ("missing", "missing"),
+    ] {
+        let refused = again(model, "d.zspy");
+        assert_eq!(refused.code, Some(2), "{model}: {}", refused.stdout);
+        assert!(refused.stderr.contains(named), "{}", refused.stderr);
+        assert!(!bench.work().join("d.zspy").exists());
+    }
+}
+
+#[test]
 fn a_journal_without_its_data_set_is_recovered() {
     let bench = Bench::new();
     simulated(&bench, "whole.zspy", "nearest", &[]);

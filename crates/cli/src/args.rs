@@ -577,6 +577,10 @@ pub(crate) struct SimulateArgs {
     /// Mean that grey values of real images are scaled to, detected per incident electron
     #[arg(long, default_value_t = 0.05, allow_negative_numbers = true)]
     pub(crate) real_mean: f64,
+    /// Start from what an earlier acquisition has learned, where that predicts this one better: a data set, or the file
+    /// `model` in one
+    #[arg(long)]
+    pub(crate) model: Option<PathBuf>,
     /// Data set to write
     #[arg(long)]
     pub(crate) out: Option<PathBuf>,
@@ -590,6 +594,10 @@ pub(crate) struct ReconstructArgs {
     /// Estimator
     #[arg(long)]
     pub(crate) estimator: String,
+    /// Start from what another acquisition has learned, where that predicts this one better: a data set, or the file
+    /// `model` in one
+    #[arg(long)]
+    pub(crate) model: Option<PathBuf>,
     /// Data set to write
     #[arg(long)]
     pub(crate) out: PathBuf,

@@ -5,9 +5,11 @@ use crate::args::{CoilsArg, PathArg, ReconstructArgs, SimulateArgs};
 use crate::failure::Failure;
 use crate::output::{Output, count, seconds};
 use crate::plan;
-use domain::{DwellTime, Estimator, Exposure, Invalid};
+use domain::{DwellTime, Estimator, Exposure, Invalid, PatchModel};
 use lab::{Report, Stage, Stopwatch};
 use serde_json::json;
+use std::path::Path;
+use std::sync::Arc;
 
 /// Threads of the estimator; results do not depend on it.
 const THREADS: usize = 2;
@@ -72,12 +74,30 @@ pub(crate) fn simulate(args: &SimulateArgs, output: &Output) -> Result<(), Failu
         CoilsArg::Wait | CoilsArg::Ignore => None,
     };
     watch.lap("coils");
+    stage.start_from(given(args.model.as_deref())?);
     let report = stage.run(&plan, args.out.as_deref(), &mut watch)?;
     let told = coils.as_ref().map_or(String::new(), coils_text);
     let mut json = json!(report);
     json["coils"] = json!(coils);
     output.result(told + &text(&report), &json);
     Ok(())
+}
+
+/// The models of `--model`.
+fn given(path: Option<&Path>) -> Result<Vec<Arc<PatchModel>>, Failure> {
+    let Some(path) = path else {
+        return Ok(Vec::new());
+    };
+    let models = store::read_models(path).map_err(lab::Error::from)?;
+    Ok(models.into_iter().map(Arc::new).collect())
+}
+
+/// For which detectors the given models were used.
+fn model_text(used_for: &[String]) -> String {
+    match used_for {
+        [] => "model not used: what this acquisition taught itself predicts as well\n".to_owned(),
+        names => format!("model used for {}\n", names.join(", ")),
+    }
 }
 
 /// Refuses plans that would run for days.
@@ -159,6 +179,10 @@ fn text(report: &Report) -> String {
         seconds(report.full_raster_time_s),
     );
     text += &quality_text(&report.quality, &report.events_per_visited_pixel);
+    text += &report
+        .model_used_for
+        .as_deref()
+        .map_or(String::new(), model_text);
     for (stage, spent) in &report.stages {
         text += &format!(
             "{stage:<8} {} wall, {} CPU\n",
@@ -208,9 +232,15 @@ pub(crate) fn quality_text(
 /// Runs `beamwright reconstruct`.
 pub(crate) fn reconstruct(args: &ReconstructArgs, output: &Output) -> Result<(), Failure> {
     let estimator = Estimator::from_name(&args.estimator)?;
-    let done = lab::reconstruct(&args.dataset, estimator, &args.out, THREADS)?;
+    let models = given(args.model.as_deref())?;
+    let done = lab::reconstruct(&args.dataset, estimator, &models, &args.out, THREADS)?;
+    let used_for = done.transferred.map(|names| {
+        let names = names.iter().map(ToString::to_string);
+        names.collect::<Vec<_>>()
+    });
     let text = format!(
-        "{}: {} samples, {} frame(s), estimator {}",
+        "{}{}: {} samples, {} frame(s), estimator {}",
+        used_for.as_deref().map_or(String::new(), model_text),
         args.out.display(),
         done.n_samples,
         done.n_frames,
@@ -218,7 +248,7 @@ pub(crate) fn reconstruct(args: &ReconstructArgs, output: &Output) -> Result<(),
     );
     output.result(
         text,
-        &json!({ "dataset": args.out, "samples": done.n_samples, "frames": done.n_frames }),
+        &json!({ "dataset": args.out, "samples": done.n_samples, "frames": done.n_frames, "model_used_for": used_for }),
     );
     Ok(())
 }

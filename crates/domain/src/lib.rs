@@ -18,6 +18,7 @@ mod estimate;
 mod geometry;
 mod invalid;
 mod npy;
+mod patch_model;
 mod plan;
 mod quantity;
 mod sample;
@@ -32,6 +33,7 @@ pub use estimate::{DetectorEstimate, Estimate, TileSet};
 pub use geometry::{Affine, Grid, Pitch, PixelRect, ScanField};
 pub use invalid::Invalid;
 pub use npy::NpyArray;
+pub use patch_model::PatchModel;
 pub use plan::{
     AreaLimit, BlankTravel, Detached, Estimator, Exposure, ListedPosition, Order, Pattern, Plan,
     PlanKind, Region, SettleLaw, StopRule, Texts, WhenLate,

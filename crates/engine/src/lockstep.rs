@@ -21,7 +21,8 @@ use crate::{
     Prepared, RecorderState,
 };
 use domain::{
-    Clock, ColumnState, Estimate, Gap, Plan, PlanKind, SampleBlock, ScanField, VirtualClock,
+    Clock, ColumnState, DetectorName, Estimate, Gap, PatchModel, Plan, PlanKind, SampleBlock,
+    ScanField, VirtualClock,
 };
 use hal::{Capabilities, FieldCalibration, Receive, ScanController, Transmit, TripId};
 use std::collections::VecDeque;
@@ -62,6 +63,8 @@ pub struct Outcome {
     pub acquisition: Acquisition,
     /// Final estimate of the last frame; `None` where none was made.
     pub estimate: Option<Estimate>,
+    /// Detectors whose estimate started from a given model.
+    pub transferred: Vec<DetectorName>,
     /// The data set, where one was recorded.
     pub path: Option<PathBuf>,
 }
@@ -75,6 +78,7 @@ pub struct Lockstep {
     transmit: Box<dyn Transmit>,
     receive: Box<dyn Receive>,
     core: Core,
+    given: Vec<Arc<PatchModel>>,
     known_trip: Option<TripId>,
     n_created: u32,
     events: VecDeque<Event>,
@@ -90,6 +94,7 @@ pub struct Lockstep {
 #[derive(Default)]
 struct Ended {
     estimate: Option<Estimate>,
+    transferred: Vec<DetectorName>,
     path: Option<PathBuf>,
 }
 
@@ -129,6 +134,7 @@ impl Lockstep {
             transmit,
             receive,
             core,
+            given: Vec::new(),
             known_trip: None,
             n_created: 0,
             events: VecDeque::new(),
@@ -145,6 +151,11 @@ impl Lockstep {
         calibration.model.check()?;
         self.instrument.coils.push(calibration);
         Ok(())
+    }
+
+    /// Offers models that earlier acquisitions have learned to the estimates of the runs to come.
+    pub fn start_from(&mut self, models: Vec<Arc<PatchModel>>) {
+        self.given = models;
     }
 
     /// The field calibration that a plan on `field` is run with.
@@ -181,7 +192,11 @@ impl Lockstep {
         self.n_created += 1;
         let id = prepared.id.clone();
         self.ask(Command::Create(prepared), observer)?;
-        let Ended { estimate, path } = self.start_and_follow(&id, observer)?;
+        let Ended {
+            estimate,
+            transferred,
+            path,
+        } = self.start_and_follow(&id, observer)?;
         let status = self.core.status(self.now_is);
         let acquisition = status
             .acquisition(id.as_str())
@@ -189,6 +204,7 @@ impl Lockstep {
         Ok(Outcome {
             acquisition: (**acquisition).clone(),
             estimate,
+            transferred,
             path,
         })
     }
@@ -196,14 +212,18 @@ impl Lockstep {
     fn prepare(&self, plan: &Plan) -> Result<Prepared, Error> {
         let wall = self.clock.wall();
         let id = AcquisitionId::new(wall, self.n_created);
-        Ok(Prepared::on(
+        let prepared = Prepared::on(
             id,
             plan,
             &self.config,
             &self.capabilities,
             &self.instrument,
             wall,
-        )?)
+        )?;
+        Ok(Prepared {
+            given: self.given.clone(),
+            ..prepared
+        })
     }
 
     fn ask(&mut self, command: Command, observer: &mut dyn Observer) -> Result<(), Error> {
@@ -540,8 +560,10 @@ impl Lockstep {
         let Some(parts) = self.parts.take() else {
             return Ok(());
         };
+        let transferred = parts.estimator.as_ref().and_then(Estimator::transferred);
         self.ended = Some(Ended {
             estimate: parts.estimate,
+            transferred: transferred.unwrap_or_default(),
             path: parts.path,
         });
         let Some(finishing) = parts.finishing else {

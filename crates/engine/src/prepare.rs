@@ -7,10 +7,11 @@ use crate::handle::Instrument;
 use crate::parts::judging::is_of_quality;
 use crate::{AcquisitionId, CoilCalibration, Config, PlannedCoils, Prediction};
 use domain::{
-    BlankTravel, Detector, DetectorName, DwellTime, Exposure, Invalid, Pattern, Plan, PlanKind,
-    ScanField, StopRule,
+    BlankTravel, Detector, DetectorName, DwellTime, Exposure, Invalid, PatchModel, Pattern, Plan,
+    PlanKind, ScanField, StopRule,
 };
 use hal::{ArmedDetector, BlankerKind, Capabilities, FieldCalibration};
+use std::sync::Arc;
 use std::time::Duration;
 
 /// Most positions of one submitted batch.
@@ -47,6 +48,8 @@ pub struct Prepared {
     pub calibration: FieldCalibration,
     /// Coils that samples are placed by; `None`: every sample is where it was commanded.
     pub coils: Option<PlannedCoils>,
+    /// What earlier acquisitions have learned of the specimen, for the estimator to start from, one per detector.
+    pub given: Vec<Arc<PatchModel>>,
     /// Column at creation.
     pub column: domain::ColumnState,
     /// The beam stays blanked: every position is a dark reference.
@@ -153,6 +156,7 @@ impl Prepared {
             detectors: detectors.into_iter().map(|(_, d)| d).collect(),
             calibration,
             coils,
+            given: Vec::new(),
             column: column.clone(),
             dark: false,
             calibrates: false,

@@ -76,7 +76,9 @@ pub fn replay(path: &Path) -> Result<Report, Error> {
     };
     let mut reader = JournalReader::open(&file).map_err(failed)?;
     let header = reader.header().clone();
-    let (prepared, settings, estimates) = recording::from_header(&header)?;
+    let (mut prepared, settings, estimates) = recording::from_header(&header)?;
+    let directory = file.parent().unwrap_or(Path::new("."));
+    prepared.given = recording::given_of(&header, directory).map_err(failed)?;
     let mut again = Again::new(prepared, settings, estimates, &header.kernel)?;
     while let Some(record) = reader.next_record().map_err(failed)? {
         again.report.n_records += 1;

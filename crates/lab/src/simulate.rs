@@ -8,7 +8,8 @@ use crate::score::{Planes, Score, score};
 use crate::stopwatch::{Spent, Stopwatch};
 use domain::{
     Clock, Current, DetectorName, DwellTime, Electrons, Exposure, Grid, Invalid, MonotonicClock,
-    Nanometres, Pitch, PixelRect, Plan, SampleBlock, ScanField, SettleLaw, VirtualClock,
+    Nanometres, PatchModel, Pitch, PixelRect, Plan, SampleBlock, ScanField, SettleLaw,
+    VirtualClock,
 };
 use engine::lockstep::{Lockstep, Observer};
 use engine::{CoilCalibration, Config, State};
@@ -31,6 +32,8 @@ pub struct Stage {
     n_threads: usize,
     /// Identified coils, in force for every run.
     coils: Option<CoilCalibration>,
+    /// What the estimates of every run may start from.
+    given: Vec<Arc<PatchModel>>,
 }
 
 /// Coils as they were identified.
@@ -89,6 +92,8 @@ pub struct Report {
     pub events_per_visited_pixel: BTreeMap<String, f64>,
     /// Quality by detector, in the specimen's own values; empty for a grid beyond 4096² of which no data set was written.
     pub quality: Vec<Score>,
+    /// Detectors whose estimate started from a given model; `None` where none was given.
+    pub model_used_for: Option<Vec<String>>,
     /// What was scored: first row, first column, rows and columns. All of it up to 4096², else its middle.
     pub scored: [u32; 4],
     /// Wall and CPU time by stage.
@@ -141,6 +146,7 @@ impl Stage {
                 image,
                 n_threads,
                 coils: None,
+                given: Vec::new(),
             }),
             Specimen::Code => {
                 Err(Invalid::new("specimen", "code", "a specimen with an image").into())
@@ -272,6 +278,11 @@ impl Stage {
         Ok(told)
     }
 
+    /// Offers models that earlier acquisitions have learned to the estimates of every run.
+    pub fn start_from(&mut self, models: Vec<Arc<PatchModel>>) {
+        self.given = models;
+    }
+
     /// Runs `plan`; writes the data set to `out` where one is named (it must not exist).
     pub fn run(
         &self,
@@ -333,6 +344,13 @@ impl Stage {
             full_raster_time_s: prediction.full_raster_time.as_secs_f64(),
             events_per_visited_pixel: names.zip(tally.events.iter().map(per_visited)).collect(),
             quality,
+            model_used_for: (!self.given.is_empty()).then(|| {
+                outcome
+                    .transferred
+                    .iter()
+                    .map(ToString::to_string)
+                    .collect()
+            }),
             scored: [
                 tally.scored.row,
                 tally.scored.col,
@@ -394,6 +412,7 @@ impl Stage {
         if let Some(coils) = &self.coils {
             engine.add_coil(coils.clone())?;
         }
+        engine.start_from(self.given.clone());
         Ok(Session { engine })
     }
 }

@@ -6,14 +6,16 @@
 
 use crate::bpfa;
 use crate::fit::{Calibration, Fit, Method, Scratch};
-use crate::gmm::{self, Frame, Model, Patches};
+use crate::gmm::{self, Frame, Learned, Model, Patches};
 use crate::gp;
 use crate::groups;
 use crate::kriging::{self, LeftOut};
 use crate::linalg::vectorised;
 use crate::online::Workers;
 use crate::samples::SampleMap;
+use domain::PatchModel;
 use rayon::prelude::*;
+use std::sync::Arc;
 
 /// Held-out samples looked at.
 pub(crate) const JUDGED: usize = 2000;
@@ -25,6 +27,8 @@ const MIXTURE_EVENTS: f64 = 0.2;
 const MIXTURE_DENSITY: f64 = 0.6;
 /// Below this noise patches are as good as they get.
 const GROUPS_NOISE: f64 = 1e-4;
+/// A given model must predict better by so many standard errors.
+const SURE: f64 = 2.0;
 /// Units of work to set up a chain.
 const FACTORS_START: u64 = 500;
 /// Below this noise (variance of a sample over the signal's) the stationary process has nothing to add.
@@ -86,6 +90,8 @@ pub(crate) struct Trained {
     /// The mixture and what makes its intervals hold.
     pub(crate) mixture: Option<(Model, Calibration)>,
     pub(crate) process: Option<Solved>,
+    /// Whether the mixture was learned from a given model.
+    pub(crate) is_transferred: bool,
     /// Weights of kriging, mixture and what was solved at once (process or factors); their sum is 1.
     pub(crate) weights: [f64; 3],
 }
@@ -93,6 +99,8 @@ pub(crate) struct Trained {
 enum Stage {
     Process,
     Mixture(gmm::Trainer),
+    /// From a given model, with what the frame alone has taught.
+    Transfer(gmm::Trainer, Box<Learned>),
     Groups(groups::Groups),
     Factors(Box<bpfa::Chain>),
 }
@@ -104,12 +112,22 @@ pub(crate) struct Training {
     fit: Fit,
     seed: u64,
     stage: Stage,
+    /// What another frame has taught.
+    given: Option<Arc<PatchModel>>,
+    is_transferred: bool,
     /// Pictures made at once, with what they predict.
     solved: Vec<(Solved, Predictions)>,
 }
 
 impl Training {
-    pub(crate) fn new(members: Members, detector: usize, fit: &Fit, seed: u64) -> Self {
+    /// `given`: what another frame has taught of the same detector.
+    pub(crate) fn new(
+        members: Members,
+        detector: usize,
+        fit: &Fit,
+        seed: u64,
+        given: Option<Arc<PatchModel>>,
+    ) -> Self {
         let seed = seed ^ 0x5EED_0000 ^ detector as u64;
         Self {
             members,
@@ -117,6 +135,8 @@ impl Training {
             fit: fit.clone(),
             seed,
             stage: Stage::Process,
+            given,
+            is_transferred: false,
             solved: Vec::new(),
         }
     }
@@ -179,11 +199,30 @@ impl Training {
             }
             Stage::Mixture(trainer) => {
                 let (cost, learned) = trainer.step(map, picture, workers);
-                let learned = learned.map(|l| (l.model, l.left_out));
-                (
-                    cost,
-                    learned.map(|l| self.conclude(&frame, Some(l), workers)),
-                )
+                let Some(learned) = learned else {
+                    return (cost, None);
+                };
+                let Some(given) = &self.given else {
+                    return (cost, Some(self.conclude(&frame, Some(learned), workers)));
+                };
+                let trainer = gmm::Trainer::from_given(&frame, given, self.seed, workers);
+                self.stage = Stage::Transfer(trainer, Box::new(learned));
+                (cost + 2 * JUDGED as u64, None)
+            }
+            Stage::Transfer(trainer, own) => {
+                let (cost, learned) = trainer.step(map, picture, workers);
+                let Some(learned) = learned else {
+                    return (cost, None);
+                };
+                self.is_transferred = is_better(&learned.left_out, &own.left_out);
+                if self.is_transferred {
+                    **own = learned;
+                }
+                let Stage::Transfer(_, best) = std::mem::replace(&mut self.stage, Stage::Process)
+                else {
+                    return (cost, None);
+                };
+                (cost, Some(self.conclude(&frame, Some(*best), workers)))
             }
         }
     }
@@ -218,19 +257,14 @@ impl Training {
     }
 
     /// Weighs the members; takes what they predict.
-    fn conclude(
-        &mut self,
-        frame: &Frame,
-        mixture: Option<(Model, Predictions)>,
-        workers: &Workers,
-    ) -> Trained {
+    fn conclude(&mut self, frame: &Frame, mixture: Option<Learned>, workers: &Workers) -> Trained {
         let solved = std::mem::take(&mut self.solved);
         let weights = match self.members {
             Members::Mixture => vec![0.0, 1.0],
             Members::Process | Members::Factors => vec![0.0, 0.0, 1.0],
             Members::All => {
                 let by_kriging = kriged(frame, workers);
-                let by_mixture = mixture.as_ref().map_or(&[][..], |m| &m.1);
+                let by_mixture = mixture.as_ref().map_or(&[][..], |m| &m.left_out);
                 let by_solved = solved.iter().map(|s| &s.1[..]);
                 let members: Vec<_> = [&by_kriging[..], by_mixture]
                     .into_iter()
@@ -239,13 +273,14 @@ impl Training {
                 weights_of(&members)
             }
         };
-        let mixture = mixture.map(|(model, left_out)| {
-            let calibration = frame.calibration(&left_out);
-            (model, calibration)
+        let mixture = mixture.map(|learned| {
+            let calibration = frame.calibration(&learned.left_out);
+            (learned.model, calibration)
         });
         Trained {
             fit: self.fit.clone(),
             mixture,
+            is_transferred: self.is_transferred,
             weights: [weights[0], weights[1], weights[2..].iter().sum()],
             process: averaged(solved.into_iter().map(|s| s.0).zip(&weights[2..])),
         }
@@ -323,6 +358,25 @@ fn weights_of(members: &[&[Option<LeftOut>]]) -> Vec<f64> {
     let sum: f64 = weights.iter().sum();
     weights.iter_mut().for_each(|w| *w /= sum);
     weights
+}
+
+/// Whether `new` predicts all that `old` predicts, and better, by more than chance.
+fn is_better(new: &[Option<LeftOut>], old: &[Option<LeftOut>]) -> bool {
+    let square = |l: LeftOut| l.error * l.error;
+    let both = new
+        .iter()
+        .zip(old)
+        .filter_map(|(new, old)| Some((*new, (*old)?)));
+    let gains: Option<Vec<f64>> = both
+        .map(|(new, old)| Some(square(old) - square(new?)))
+        .collect();
+    let Some(gains) = gains.filter(|g| g.len() >= FEWEST) else {
+        return false;
+    };
+    let n = gains.len() as f64;
+    let mean = gains.iter().sum::<f64>() / n;
+    let variance = gains.iter().map(|g| (g - mean).powi(2)).sum::<f64>() / (n - 1.0);
+    mean > SURE * (variance / n).sqrt()
 }
 
 /// Up to [`JUDGED`] held-out samples at least half a patch inside the frame.

@@ -12,11 +12,12 @@ mod picture;
 mod train;
 
 pub(crate) use picture::{FINAL_STRIDE, LIVE_STRIDE, Patches};
-pub(crate) use train::Trainer;
+pub(crate) use train::{Learned, Trainer};
 
 use crate::fit::{Calibration, Fit, calibration};
 use crate::kriging::LeftOut;
 use crate::samples::SampleMap;
+use domain::{DetectorName, Invalid, PatchModel};
 
 /// Side of a patch, px.
 pub(crate) const SIDE: usize = 12;
@@ -62,6 +63,64 @@ impl Model {
             log_weight,
             mean_lanes,
             covariance_lanes,
+        }
+    }
+
+    /// Whether `given` has the patches and components that are worked with here.
+    pub(crate) fn check(given: &PatchModel) -> Result<(), Invalid> {
+        given.check()?;
+        if given.side as usize != SIDE {
+            return Err(Invalid::new("model.side", given.side, "12 px"));
+        }
+        if given.weights.len() != K {
+            return Err(Invalid::new("model.components", given.weights.len(), "32"));
+        }
+        Ok(())
+    }
+
+    /// What another frame has taught, for a frame of these units (offset and scale). `given` has passed [`Model::check`].
+    fn given(given: &PatchModel, (mean, scale): (f64, f64)) -> Self {
+        let ratio = given.scale / scale;
+        let shift = (given.mean - mean) / scale;
+        let means = given.means.as_chunks::<AREA>().0.iter();
+        let means = means
+            .map(|of| of.map(|v| (f64::from(v) * ratio + shift) as f32))
+            .collect();
+        let mut covariance = vec![0.0; K * AREA * AREA];
+        let mut values = given.covariances.iter();
+        for of in covariance.chunks_exact_mut(AREA * AREA) {
+            for i in 0..AREA {
+                for (j, value) in (i..AREA).zip(values.by_ref()) {
+                    let value = (f64::from(*value) * ratio * ratio) as f32;
+                    of[i * AREA + j] = value;
+                    of[j * AREA + i] = value;
+                }
+            }
+        }
+        let weight = std::array::from_fn(|k| given.weights[k]);
+        Self::new(means, covariance, &weight)
+    }
+
+    /// For other frames, from a frame of these units.
+    pub(crate) fn to_patch_model(
+        &self,
+        detector: &DetectorName,
+        (mean, scale): (f64, f64),
+    ) -> PatchModel {
+        let mut covariances = Vec::with_capacity(K * PatchModel::n_triangle(AREA));
+        for of in self.covariance.chunks_exact(AREA * AREA) {
+            for i in 0..AREA {
+                covariances.extend(&of[i * AREA + i..(i + 1) * AREA]);
+            }
+        }
+        PatchModel {
+            detector: detector.clone(),
+            side: SIDE as u32,
+            mean,
+            scale,
+            weights: self.log_weight.map(f32::exp).to_vec(),
+            means: self.mean.concat(),
+            covariances,
         }
     }
 

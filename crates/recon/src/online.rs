@@ -16,9 +16,10 @@ use crate::simple;
 use crate::strong::Strong;
 use crate::window::{MOST, WANTED_GEOMETRY, WIDEST, margin_of};
 use crate::{Error, Reconstructor, Setup, WorkQuota};
-use domain::{Estimate, Grid, PixelRect, SampleBlock, TileSet};
+use domain::{DetectorName, Estimate, Grid, PatchModel, PixelRect, SampleBlock, TileSet};
 use rayon::prelude::*;
 use std::collections::VecDeque;
+use std::sync::Arc;
 
 /// Tiles solved between two copies into the planes; bounds the memory of what is in flight.
 const CHUNK: usize = 1024;
@@ -516,6 +517,42 @@ impl Reconstructor for Online {
         self.finish_all();
     }
 
+    fn start_from(&mut self, models: &[Arc<PatchModel>]) -> Result<(), Error> {
+        for model in models {
+            gmm::Model::check(model)?;
+        }
+        let Some(strong) = self.strong.as_mut().filter(|s| s.members().have_mixture()) else {
+            return Ok(());
+        };
+        for (d, detector) in self.setup.detectors.iter().enumerate() {
+            if let Some(model) = models.iter().find(|m| m.detector == detector.name) {
+                strong.give(d, model.clone());
+            }
+        }
+        Ok(())
+    }
+
+    fn learned(&self) -> Vec<PatchModel> {
+        let Some(strong) = &self.strong else {
+            return Vec::new();
+        };
+        let detectors = self.setup.detectors.iter().enumerate();
+        detectors
+            .filter_map(|(d, detector)| strong.learned(d, &detector.name))
+            .collect()
+    }
+
+    fn transferred(&self) -> Vec<DetectorName> {
+        let Some(strong) = &self.strong else {
+            return Vec::new();
+        };
+        let detectors = self.setup.detectors.iter().enumerate();
+        detectors
+            .filter(|(d, _)| strong.is_transferred(*d))
+            .map(|(_, detector)| detector.name.clone())
+            .collect()
+    }
+
     fn estimate(&mut self) -> Estimate {
         if self.dirty_revision {
             self.revision += 1;
@@ -540,10 +577,9 @@ impl Reconstructor for Online {
 
     fn memory_bytes(&self) -> usize {
         let (n_pixels, n_detectors) = (self.map.electrons.len(), self.map.n_detectors());
-        let strong = self
-            .strong
-            .as_ref()
-            .map_or(0, |s| blend::bytes(s.members(), n_pixels, n_detectors));
+        let strong = self.strong.as_ref().map_or(0, |s| {
+            blend::bytes(s.members(), n_pixels, n_detectors) + s.given_bytes()
+        });
         Self::bytes(n_pixels, n_detectors, self.workers.n_threads) + strong
     }
 }

@@ -6,7 +6,8 @@ use crate::large::{LARGEST_PLANE, Large};
 use crate::online::Online;
 use crate::simple::Simple;
 use crate::{Error, Setup};
-use domain::{Estimate, Estimator, PixelRect, SampleBlock, Scratch};
+use domain::{DetectorName, Estimate, Estimator, PatchModel, PixelRect, SampleBlock, Scratch};
+use std::sync::Arc;
 
 /// Work an estimator may do in one turn, in units of its own (about one tile or patch each).
 ///
@@ -45,6 +46,24 @@ pub trait Reconstructor: Send {
     /// Why the scratch file of a large frame failed: tiles are not to be used from then on. The samples are recorded elsewhere.
     fn failure(&self) -> Option<&str> {
         None
+    }
+
+    /// Offers models that other frames have taught, one per detector, by its name, before the first sample. One is used where
+    /// it predicts held-out samples of this frame better than what this frame alone teaches, by more than chance; else
+    /// nothing changes, bit for bit. Ignored by estimators without a mixture; refused where patches or components are others.
+    fn start_from(&mut self, models: &[Arc<PatchModel>]) -> Result<(), Error> {
+        let _ = models;
+        Ok(())
+    }
+
+    /// What was learned that another frame may start from: a model for each detector that has a mixture.
+    fn learned(&self) -> Vec<PatchModel> {
+        Vec::new()
+    }
+
+    /// Detectors whose mixture started from a model that was offered.
+    fn transferred(&self) -> Vec<DetectorName> {
+        Vec::new()
     }
 
     /// Upper bound of the memory held, bytes.

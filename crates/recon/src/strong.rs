@@ -3,10 +3,11 @@
 use crate::Noise;
 use crate::blend::{Members, Trained, Training};
 use crate::fit::Fit;
-use crate::gmm::{self, FINAL_STRIDE, Frame, LIVE_STRIDE, Patches};
+use crate::gmm::{self, FINAL_STRIDE, Frame, LIVE_STRIDE, Model, Patches};
 use crate::kriging::{self, TileOut};
 use crate::online::{Workers, lanes_of, pixels_of, tile_rect};
 use crate::samples::SampleMap;
+use domain::{DetectorName, PatchModel};
 use std::sync::Arc;
 
 /// A new training is due when there are this many times more visited pixels.
@@ -20,6 +21,8 @@ const LEAST_WEIGHT: f64 = 0.05;
 pub(crate) struct Strong {
     members: Members,
     seed: u64,
+    /// What other frames have taught, `[detector]`.
+    given: Vec<Option<Arc<PatchModel>>>,
     /// `[detector]`
     trained: Vec<Option<Trained>>,
     /// `[detector]`
@@ -41,6 +44,7 @@ impl Strong {
         Self {
             members,
             seed,
+            given: vec![None; n_detectors],
             trained: (0..n_detectors).map(|_| None).collect(),
             patches: patches(map, LIVE_STRIDE, members.have_mixture()),
             is_last: false,
@@ -77,7 +81,7 @@ impl Strong {
                     // The process may be solved, which needs the room.
                     self.patches.iter_mut().for_each(Patches::release);
                 }
-                self.training = Some((0, Training::new(self.members, 0, fit, self.seed)));
+                self.training = Some((0, self.begin(0, fit)));
             }
             let Some((d, training)) = &mut self.training else {
                 break;
@@ -89,8 +93,7 @@ impl Strong {
                 self.trained[d] = Some(trained);
                 renewed = true;
                 let next = d + 1;
-                self.training = (next < map.n_detectors())
-                    .then(|| (next, Training::new(self.members, next, fit, self.seed)));
+                self.training = (next < map.n_detectors()).then(|| (next, self.begin(next, fit)));
             }
         }
         self.debt += used.saturating_sub(quota);
@@ -102,10 +105,44 @@ impl Strong {
         (used.min(quota), renewed)
     }
 
+    fn begin(&self, detector: usize, fit: &Fit) -> Training {
+        let given = self.given[detector].clone();
+        Training::new(self.members, detector, fit, self.seed, given)
+    }
+
+    /// What detector `d` may start from.
+    pub(crate) fn give(&mut self, d: usize, model: Arc<PatchModel>) {
+        self.given[d] = Some(model);
+    }
+
+    /// Bytes held at most for what was given: the models, and one that is learned beside the frame's own.
+    pub(crate) fn given_bytes(&self) -> usize {
+        match self.given.iter().flatten().count() {
+            0 => 0,
+            n => (n + 1) * Model::BYTES,
+        }
+    }
+
+    /// What was learned of detector `d`.
+    pub(crate) fn learned(&self, d: usize, name: &DetectorName) -> Option<PatchModel> {
+        let trained = self.trained[d].as_ref()?;
+        let fit = &trained.fit.detectors[d];
+        let (model, _) = trained.mixture.as_ref()?;
+        Some(model.to_patch_model(name, (fit.mean, fit.variance.sqrt())))
+    }
+
+    /// Whether what was learned of detector `d` started from a given model.
+    pub(crate) fn is_transferred(&self, d: usize) -> bool {
+        self.trained[d].as_ref().is_some_and(|t| t.is_transferred)
+    }
+
     /// Before the last look: what was learned stays only if it is what all samples at once would have taught.
     pub(crate) fn prepare_last(&mut self, map: &SampleMap) {
         if self.training.is_some() || self.pristine_at != Some(map.n_positions) {
-            *self = Self::new(self.members, map, self.seed);
+            *self = Self {
+                given: std::mem::take(&mut self.given),
+                ..Self::new(self.members, map, self.seed)
+            };
         }
     }
 

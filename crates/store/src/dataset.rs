@@ -6,6 +6,8 @@
 //! Experiments/uncertainty[-NAME] the same shape: half-width of the 90 % interval ÷ 1.645
 //! Experiments/visits             data[y, x] u4, exposures per pixel, all frames
 //! Experiments/dose               data[y, x] f4, e/Å² (electrons per pixel where the pixel size is unknown)
+//! model                          what was learned of the specimen, where a mixture was; see `write_models`
+//! model-given                    what the acquisition was given to start from, where it was
 //! samples/                       one array per column, chunks of 65536, see `Samples`
 //! .zmetadata                     written last: a data set that has it is complete
 //! ```

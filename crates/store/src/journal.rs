@@ -13,7 +13,7 @@
 //! recording does no work per sample beyond copying, comparing and summing bytes; nothing waits for the disk
 //! to sync; a failed write keeps its bytes and can be tried again.
 
-mod bytes;
+pub(crate) mod bytes;
 mod decode;
 mod encode;
 mod file;

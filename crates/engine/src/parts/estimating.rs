@@ -5,10 +5,11 @@
 use super::judging::Judge;
 use super::recon_failure;
 use crate::{Config, Prepared};
-use domain::{Estimate, Grid, Invalid, SampleBlock, SignalKind};
+use domain::{DetectorName, Estimate, Grid, Invalid, PatchModel, SampleBlock, SignalKind};
 use recon::{DetectorSetup, Kernel, Noise, Reconstructor, Setup, WorkQuota};
 use std::borrow::Cow;
 use std::path::{Path, PathBuf};
+use std::sync::Arc;
 
 /// The quota of the last work on a frame: no more samples will come, everything is done that improves it.
 pub(crate) const FINISH: u64 = u64::MAX;
@@ -28,6 +29,8 @@ pub(crate) struct Op {
 
 pub(crate) struct Estimator {
     setup: Setup,
+    /// What the estimate of every frame may start from.
+    given: Vec<Arc<PatchModel>>,
     /// Where the samples of frames too large for memory wait.
     scratch: PathBuf,
     recon: Box<dyn Reconstructor>,
@@ -123,7 +126,7 @@ impl Estimator {
             kernel,
             seed: prepared.plan.seed,
         };
-        let recon = make(&setup, &scratch)?;
+        let recon = make(&setup, &prepared.given, &scratch)?;
         let needed = recon.memory_bytes() as u64;
         if needed > memory_limit_bytes {
             return Err(Invalid::new(
@@ -138,6 +141,7 @@ impl Estimator {
         Ok(Some(Self {
             recon,
             setup,
+            given: prepared.given.clone(),
             scratch,
             scalars: (scalars.len() < prepared.detectors.len()).then_some(scalars),
             series: prepared.plan.n_frames != 1 && !prepared.plan.average,
@@ -187,7 +191,7 @@ impl Estimator {
     /// Goes on with an empty estimate for `frame`.
     pub(crate) fn next_frame(&mut self, frame: u32) -> Result<(), Invalid> {
         self.revisions_before += self.recon.estimate().revision;
-        self.recon = make(&self.setup, &self.scratch)?;
+        self.recon = make(&self.setup, &self.given, &self.scratch)?;
         self.frame = frame;
         Ok(())
     }
@@ -239,14 +243,25 @@ impl Estimator {
         Some(format!("scratch file in {directory}: {failure}"))
     }
 
+    /// Detectors whose estimate of this frame uses what was learned earlier; `None` where nothing was given.
+    pub(crate) fn transferred(&self) -> Option<Vec<DetectorName>> {
+        (!self.given.is_empty()).then(|| self.recon.transferred())
+    }
+
     pub(crate) fn recon(&mut self) -> &mut dyn Reconstructor {
         self.recon.as_mut()
     }
 }
 
-fn make(setup: &Setup, scratch: &Path) -> Result<Box<dyn Reconstructor>, Invalid> {
+fn make(
+    setup: &Setup,
+    given: &[Arc<PatchModel>],
+    scratch: &Path,
+) -> Result<Box<dyn Reconstructor>, Invalid> {
     let file = Box::new(store::ScratchFile::within(scratch));
-    recon::with_scratch(setup, Some(file)).map_err(recon_failure)
+    let mut made = recon::with_scratch(setup, Some(file)).map_err(recon_failure)?;
+    made.start_from(given).map_err(recon_failure)?;
+    Ok(made)
 }
 
 /// Digest of an estimate: means and uncertainties, bit for bit.

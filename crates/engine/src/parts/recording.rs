@@ -6,14 +6,18 @@ use crate::core::{Edges, OpenFailure, Settings, Totals};
 use crate::{
     AcquisitionId, Config, Origin, PlannedCoils, Prediction, Prepared, RecorderState, State,
 };
-use domain::{BlankTravel, DwellTime, Invalid};
+use domain::{BlankTravel, DwellTime, Invalid, PatchModel};
 use hal::{BlankerKind, Capabilities, FieldCalibration, FieldUnit};
 use std::path::{Path, PathBuf};
+use std::sync::Arc;
 use std::time::Duration;
 use store::{ColumnKey, FinalState, Finish, Header, Instrument, Recorder, RecorderSettings};
 
 /// Room on the disk below which nothing is recorded, bytes.
 pub(crate) const SPACE_RESERVE: u64 = 16 << 20;
+
+/// The setting that says that the data set holds models to start from.
+const GIVEN: &str = "model_given";
 
 /// The directory of an acquisition.
 pub(crate) fn path_of(directory: &Path, id: &AcquisitionId) -> PathBuf {
@@ -36,11 +40,22 @@ pub(crate) fn open(
         .saturating_add(SPACE_RESERVE);
     store::check_space(directory, needed).map_err(store_failure)?;
     store::create_data_set_at(path).map_err(store_failure)?;
-    Recorder::create(&path.join("journal"), &header, RecorderSettings::default()).map_err(|error| {
+    begin(path, prepared, &header).map_err(|error| {
         // The directory is this function's own and empty but for a journal that never began.
         let _ = std::fs::remove_dir_all(path);
         store_failure(error)
     })
+}
+
+fn begin(path: &Path, prepared: &Prepared, header: &Header) -> Result<Recorder, store::Error> {
+    if !prepared.given.is_empty() {
+        store::write_models(&store::given_model_path(path), &prepared.given)?;
+    }
+    Recorder::create(
+        &store::journal_path(path),
+        header,
+        RecorderSettings::default(),
+    )
 }
 
 fn header(prepared: &Prepared, config: &Config, capabilities: &Capabilities) -> Header {
@@ -138,6 +153,7 @@ fn settings(
     ]
     .into_iter()
     .chain(prepared.coils.as_ref().map(|c| ("coil", c.to_text())))
+    .chain((!prepared.given.is_empty()).then(|| (GIVEN, "true".to_owned())))
     .map(|(name, value)| (name.to_owned(), value))
     .collect()
 }
@@ -183,7 +199,7 @@ impl Finishing {
             .ok_or_else(|| "no finaliser".to_owned())
     }
 
-    /// Writes the maps of the estimator's frame. The journal may still grow.
+    /// Writes the maps of the estimator's frame, and what was learned of it. The journal may still grow.
     pub(crate) fn maps(&mut self, estimator: &mut Estimator) -> Result<(), String> {
         let frame = estimator.frame();
         let mut tile = |rect| estimator.recon().estimate_tile(rect);
@@ -194,6 +210,13 @@ impl Finishing {
         let detectors = estimator.recon().estimate().detectors;
         let calibrated: Vec<bool> = detectors.iter().map(|d| d.calibrated).collect();
         finaliser.set_calibrated(&calibrated);
+        let used = estimator.transferred();
+        self.finaliser()?.set_model_use(used);
+        let learned = estimator.recon().learned();
+        if !learned.is_empty() {
+            store::write_models(&store::model_path(&self.path), &learned)
+                .map_err(|e| e.to_string())?;
+        }
         estimator.failure().map_or(Ok(()), Err)
     }
 
@@ -220,6 +243,15 @@ fn recorded_number(header: &Header, name: &str) -> Result<u64, Invalid> {
     value
         .parse()
         .map_err(|_| Invalid::new(format!("journal.settings.{name}"), value, "a whole number"))
+}
+
+/// The models that the data set at `path` was given to start from; none where its header says none.
+pub(crate) fn given_of(header: &Header, path: &Path) -> Result<Vec<Arc<PatchModel>>, store::Error> {
+    if recorded(header, GIVEN).is_err() {
+        return Ok(Vec::new());
+    }
+    let models = store::read_models(&store::given_model_path(path))?;
+    Ok(models.into_iter().map(Arc::new).collect())
 }
 
 /// What a replay needs, from a header: the prepared plan, the machine's settings, whether there is an estimator.
@@ -282,6 +314,7 @@ pub(crate) fn from_header(header: &Header) -> Result<(Prepared, Settings, bool),
         // The machine only hands it on.
         calibration: FieldCalibration::square("recorded", FieldUnit::Pixels, 1.0)?,
         coils: text("coil").ok().map(PlannedCoils::from_text).transpose()?,
+        given: Vec::new(),
         column: header.column.clone(),
         created: Duration::from_nanos(header.created_ns),
         origin: Origin {

@@ -11,6 +11,7 @@ use crate::kriging::LeftOut;
 use crate::linalg::{add_products, vectorised};
 use crate::online::{Workers, lanes_of, pixels_of, tile_rect};
 use crate::samples::{SampleMap, TILE};
+use domain::PatchModel;
 use rayon::prelude::*;
 
 /// Patches of the picture for the start.
@@ -28,7 +29,7 @@ const SHRINK: f32 = 20.0;
 /// Passes at most, and passes without improvement.
 const PASSES: usize = 4;
 const PATIENCE: usize = 2;
-/// The pass after which the components start anew from the mixture's own picture, which is sharper than the first.
+/// The pass after which a frame that has nothing else starts anew.
 const RESTART: usize = 1;
 const RESTART_COST: u64 = 8000;
 
@@ -54,6 +55,8 @@ pub(crate) struct Trainer {
     best: Option<(f64, Model)>,
     n_passes: usize,
     idle_passes: usize,
+    /// The pass after which the components start anew from the mixture's own picture, which is sharper than the first.
+    restart: usize,
 }
 
 /// Statistics of a pass by component.
@@ -86,6 +89,34 @@ impl Trainer {
             best: None,
             n_passes: 0,
             idle_passes: 0,
+            restart: RESTART,
+        }
+    }
+
+    /// Starts from what another frame has taught: as it says, or in units of this frame, whichever predicts better.
+    pub(crate) fn from_given(
+        frame: &Frame,
+        given: &PatchModel,
+        seed: u64,
+        workers: &Workers,
+    ) -> Self {
+        let (mean, scale) = frame.units();
+        let models = [
+            Model::given(given, (mean, scale)),
+            Model::given(given, (given.mean, given.scale)),
+        ];
+        let errors = models.each_ref().map(|m| judge(frame, m, workers));
+        let [recorded, relative] = models;
+        let model = if errors[0] <= errors[1] {
+            recorded
+        } else {
+            relative
+        };
+        Self {
+            stage: Stage::Judge,
+            model: Some(model),
+            restart: 0,
+            ..Self::new(frame.detector, frame.fit, seed)
         }
     }
 
@@ -122,7 +153,7 @@ impl Trainer {
                     let model = maximised(model, sums, self.fit.length);
                     self.n_passes += 1;
                     self.stage = Stage::Judge;
-                    if self.n_passes == RESTART {
+                    if self.n_passes == self.restart {
                         let picture = pictured(&frame, &model, workers);
                         let (length, seed) = (self.fit.length, self.seed ^ 1);
                         self.model = Some(start(&frame, &picture, length, seed, workers));

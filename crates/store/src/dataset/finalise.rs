@@ -36,6 +36,7 @@ pub struct Finaliser {
     frames: BTreeSet<u32>,
     /// By scalar detector; empty: not said.
     calibrated: Vec<bool>,
+    model_use: Option<Vec<DetectorName>>,
 }
 
 impl Finaliser {
@@ -50,6 +51,7 @@ impl Finaliser {
             pairs: Vec::new(),
             frames: BTreeSet::new(),
             calibrated: Vec::new(),
+            model_use: None,
         })
     }
 
@@ -63,6 +65,11 @@ impl Finaliser {
     #[must_use]
     pub fn header(&self) -> &Header {
         &self.header
+    }
+
+    /// Notes in the metadata for which detectors a given model was used; `None`: none was given.
+    pub fn set_model_use(&mut self, detectors: Option<Vec<DetectorName>>) {
+        self.model_use = detectors;
     }
 
     fn is_series(&self) -> bool {
@@ -306,7 +313,11 @@ impl Finaliser {
             &signal.join("metadata"),
             &tree(metadata::signal(&self.header, name, unit, detector)),
         )?;
-        let beamwright = metadata::acquisition(&self.header, self.finish.as_ref(), summary);
+        let mut beamwright = metadata::acquisition(&self.header, self.finish.as_ref(), summary);
+        if let Some(detectors) = &self.model_use {
+            let names = detectors.iter().map(DetectorName::as_str);
+            beamwright["model_used_for"] = names.collect::<Vec<_>>().join(",").into();
+        }
         write_tree(
             &signal.join("original_metadata"),
             &tree(json!({"beamwright": beamwright})),
