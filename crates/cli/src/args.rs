@@ -658,8 +658,108 @@ pub(crate) enum Bench {
         #[arg(long)]
         firmware_sim: Option<PathBuf>,
     },
+    /// Decisions while the beam scans: idle time, latency and round trips of the built-in policy and of a client
+    Loop(BenchLoopArgs),
     /// Quality and cost of estimators on specimens: folders or files as `simulate` takes them
     Recon(BenchReconArgs),
+    /// A policy against the jittered frame of the same scan time, on a simulated instrument
+    Time(BenchTimeArgs),
+    /// Sparse scans against the best denoised full scan of the same incident dose, on an ideal instrument
+    Dose(BenchDoseArgs),
+}
+
+#[cfg(feature = "serve")]
+#[derive(Debug, Args)]
+pub(crate) struct BenchTimeArgs {
+    /// Specimens
+    #[arg(required = true)]
+    pub(crate) specimens: Vec<PathBuf>,
+    /// Policy
+    #[arg(long, default_value = "adaptive")]
+    pub(crate) pattern: String,
+    /// Instruments, comma-separated
+    #[arg(long = "instrument", default_value = "stem,sem", value_delimiter = ',')]
+    pub(crate) instruments: Vec<String>,
+    /// Dwells, µs, comma-separated
+    #[arg(
+        long = "dwell-us",
+        default_value = "2,5,20",
+        value_delimiter = ',',
+        allow_negative_numbers = true
+    )]
+    pub(crate) dwells: Vec<f64>,
+    /// Positions ÷ pixels of the jittered frame
+    #[arg(long, default_value_t = 0.1, allow_negative_numbers = true)]
+    pub(crate) fraction: f64,
+    /// Probe current, pA
+    #[arg(long, default_value_t = 100.0, allow_negative_numbers = true)]
+    pub(crate) current_pa: f64,
+    /// What is done about coils that lag
+    #[arg(long, value_enum, default_value_t = CoilsArg::Wait)]
+    pub(crate) coils: CoilsArg,
+    /// Seeds, from 1
+    #[arg(long, default_value_t = 1)]
+    pub(crate) seeds: u64,
+}
+
+#[cfg(feature = "serve")]
+#[derive(Debug, Args)]
+pub(crate) struct BenchDoseArgs {
+    /// Specimens
+    #[arg(required = true)]
+    pub(crate) specimens: Vec<PathBuf>,
+    /// Sparse patterns and policies, comma-separated
+    #[arg(
+        long = "pattern",
+        default_value = "jittered,adaptive,revisit",
+        value_delimiter = ','
+    )]
+    pub(crate) patterns: Vec<String>,
+    /// Estimators that denoise the full scan, comma-separated; the best of them counts
+    #[arg(long, default_value = "auto,kriging,gp", value_delimiter = ',')]
+    pub(crate) estimators: Vec<String>,
+    /// Events per pixel of the full scan, comma-separated
+    #[arg(
+        long,
+        default_value = "0.3,1,3,10",
+        value_delimiter = ',',
+        allow_negative_numbers = true
+    )]
+    pub(crate) counts: Vec<f64>,
+    /// Positions ÷ pixels of the sparse scans
+    #[arg(long, default_value_t = 0.1, allow_negative_numbers = true)]
+    pub(crate) fraction: f64,
+    /// Seed of patterns and counts
+    #[arg(long, default_value_t = 1)]
+    pub(crate) seed: u64,
+}
+
+#[cfg(feature = "serve")]
+#[derive(Debug, Args)]
+pub(crate) struct BenchLoopArgs {
+    /// Runs of each kind, whose medians are told
+    #[arg(long, default_value_t = 10)]
+    pub(crate) runs: u32,
+    /// Leads, ms, comma-separated
+    #[arg(
+        long,
+        default_value = "5,10,20,50",
+        value_delimiter = ',',
+        allow_negative_numbers = true
+    )]
+    pub(crate) leads: Vec<f64>,
+    /// Positions per decision of the client, comma-separated
+    #[arg(long, default_value = "64,256", value_delimiter = ',')]
+    pub(crate) batches: Vec<u32>,
+    /// Dwell, µs
+    #[arg(long, default_value_t = 5.0, allow_negative_numbers = true)]
+    pub(crate) dwell_us: f64,
+    /// Positions ÷ pixels
+    #[arg(long, default_value_t = 0.1, allow_negative_numbers = true)]
+    pub(crate) fraction: f64,
+    /// The simulated controller's executable (beside this one if left out)
+    #[arg(long)]
+    pub(crate) firmware_sim: Option<PathBuf>,
 }
 
 #[cfg(feature = "serve")]

@@ -3,7 +3,7 @@
 use crate::args::{Bench, BenchReconArgs};
 use crate::failure::Failure;
 use crate::output::{Output, count};
-use crate::{bench_grpc, online};
+use crate::{bench_contest, bench_grpc, bench_loop, online};
 use domain::{Estimator, Invalid};
 use serde_json::json;
 use std::path::{Path, PathBuf};
@@ -23,7 +23,13 @@ pub(crate) fn bench(what: &Bench, output: &Output) -> Result<(), Failure> {
             let firmware_sim = executable(firmware_sim)?;
             online::run(bench_grpc::grpc(*positions, &firmware_sim, output))
         }
+        Bench::Loop(args) => {
+            let firmware_sim = executable(&args.firmware_sim)?;
+            online::run(bench_loop::closed_loop(args, &firmware_sim, output))
+        }
         Bench::Recon(args) => recon(args, output),
+        Bench::Time(args) => bench_contest::time(args, output),
+        Bench::Dose(args) => bench_contest::dose(args, output),
     }
 }
 

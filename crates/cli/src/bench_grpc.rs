@@ -30,7 +30,7 @@ pub(crate) async fn grpc(
     let mut plan = lab::code_plan(SIDE, positions, n_frames.max(1))?;
     plan.final_refinement = Duration::from_millis(10);
     let folder = Folder::new()?;
-    let device = Firmware::start(firmware_sim)?;
+    let device = Firmware::start(firmware_sim, &Firmware::CODE)?;
     let mut config = Config::default();
     config.service.listen = "127.0.0.1:0".into();
     config.store.directory = folder.path().to_owned();

@@ -11,7 +11,11 @@ mod audit;
 #[cfg(feature = "serve")]
 mod bench;
 #[cfg(feature = "serve")]
+mod bench_contest;
+#[cfg(feature = "serve")]
 mod bench_grpc;
+#[cfg(feature = "serve")]
+mod bench_loop;
 mod calibrate;
 #[cfg(feature = "serve")]
 mod certs;

@@ -18,7 +18,7 @@ const EXPOSURES_MAX: u64 = 10_000_000_000;
 /// Beam per axis that identifying the coils may take.
 const COIL_BEAM: std::time::Duration = std::time::Duration::from_secs(1);
 /// Lead of policies offline, the shortest that a plan may have: the more is held, the older the estimate that decides.
-const SHORTEST_LEAD: std::time::Duration = std::time::Duration::from_millis(1);
+pub(crate) const SHORTEST_LEAD: std::time::Duration = std::time::Duration::from_millis(1);
 
 impl From<lab::Error> for Failure {
     fn from(error: lab::Error) -> Self {

@@ -183,6 +183,11 @@ impl Client {
         preview_service_client,
         PreviewServiceClient
     );
+    service!(
+        steering_service,
+        steering_service_client,
+        SteeringServiceClient
+    );
 }
 
 /// Takes the certificates of `options` where the URL needs them.

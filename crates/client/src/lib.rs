@@ -18,6 +18,7 @@ mod preview;
 mod resource;
 mod samples;
 mod status;
+mod steering;
 
 pub use acquisition::PlanRequest;
 pub use calibration::{
@@ -34,3 +35,4 @@ pub use resource::{
 };
 pub use samples::{SampleEvent, SampleStream};
 pub use status::{LeaseInfo, Status, StatusStream, Trip};
+pub use steering::{SteerEvent, SteerOffer, SteerVerdict, Steering};

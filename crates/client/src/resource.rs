@@ -162,6 +162,12 @@ pub struct LoopMetrics {
     pub decisions: u64,
     /// Decisions that were late.
     pub late_decisions: u64,
+    /// Positions that the fallback filled in.
+    pub fallback_positions: u64,
+    /// Median time of a decision, from asking for it, µs.
+    pub decision_p50_us: u64,
+    /// 99th percentile of it, µs.
+    pub decision_p99_us: u64,
     /// Time the beam waited, blanked, for positions, s.
     pub idle_s: f64,
     /// Holds.
@@ -376,6 +382,9 @@ impl LoopMetrics {
             lead_us: l.lead_us,
             decisions: l.decisions,
             late_decisions: l.late_decisions,
+            fallback_positions: l.fallback_positions,
+            decision_p50_us: l.decision_p50_us,
+            decision_p99_us: l.decision_p99_us,
             idle_s: seconds(l.idle_ns),
             holds: l.holds,
             journal_bytes: l.journal_bytes,

@@ -236,7 +236,8 @@ pub(crate) fn acquisition(shared: &Shared, a: &Acquisition, with_plan: bool) -> 
             decisions: a.n_decisions,
             late_decisions: a.n_late,
             fallback_positions: a.n_fallback,
-            decision_p50_us: us(a.decision_time),
+            decision_p50_us: us(a.decision_times[0]),
+            decision_p99_us: us(a.decision_times[1]),
             idle_ns: ns(a.idle_time),
             journal_bytes: crate::archive::size_of(&shared.archive.journal(a.id.as_str())),
             ..Default::default()

@@ -294,6 +294,8 @@ pub struct Acquisition {
     pub n_late: u64,
     /// Time from the request to the newest decision.
     pub decision_time: Duration,
+    /// Median and 99th percentile of that time over all decisions, to 5 %.
+    pub decision_times: [Duration; 2],
     /// Blocks of samples handed to the recorder; sequences below it can be read.
     pub n_blocks: u64,
     /// Revision of the newest estimate; 0 before the first.

@@ -4,10 +4,12 @@
 //! the journal, after the clock has stopped.
 
 mod codes;
+mod decisions;
 mod firmware;
 mod meter;
 
 pub use codes::{CodeProof, code_plan};
+pub use decisions::LoopRun;
 pub use firmware::{Firmware, Folder};
 pub use meter::{Measured, Meter};
 
@@ -46,7 +48,7 @@ pub struct StreamRun {
 pub fn stream(firmware_sim: &Path, n_positions: u64) -> Result<StreamRun, Error> {
     let plan = code_plan(SIDE, n_positions, 1)?;
     let folder = Folder::new()?;
-    let device = Firmware::start(firmware_sim)?;
+    let device = Firmware::start(firmware_sim, &Firmware::CODE)?;
     let clock: Arc<dyn Clock> = Arc::new(MonotonicClock::new());
     let controller =
         hal::Registry::with_links().open(&device.address, &hal::Setup::new(clock.clone()))?;

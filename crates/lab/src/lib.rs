@@ -4,6 +4,7 @@
 //! the only place that holds a truth beside an estimate.
 
 mod bench;
+mod contest;
 mod doctor;
 mod error;
 mod quality_bench;
@@ -13,7 +14,10 @@ mod score;
 mod simulate;
 mod stopwatch;
 
-pub use bench::{CodeProof, Firmware, Folder, Measured, Meter, StreamRun, code_plan, stream};
+pub use bench::{
+    CodeProof, Firmware, Folder, LoopRun, Measured, Meter, StreamRun, code_plan, stream,
+};
+pub use contest::{Side, equal_dose, equal_time};
 pub use doctor::{Disk, Latency, Promise, Rights, Spread, disk, latency, promises, rights};
 pub use error::Error;
 pub use quality_bench::{Bench, Live, Milliseconds, QualityBench, QualityRun};

@@ -5,6 +5,7 @@
 //! policy's late answer is used when it comes; a client's is refused, for its slot is filled.
 
 mod external;
+mod latencies;
 
 use super::ledger::BeamTime;
 use super::{Action, Ask, Core, Decider, Settings};
@@ -15,6 +16,7 @@ use domain::{
     BatchId, BlankTravel, Grid, Pattern, PerPosition, Plan, PlanKind, PositionBatch, StopRule,
     WhenLate,
 };
+use latencies::Latencies;
 use std::collections::VecDeque;
 use std::sync::Arc;
 use std::time::Duration;
@@ -140,6 +142,7 @@ pub(super) struct Pipeline {
     pub(super) n_late: u64,
     late_in_a_row: u32,
     pub(super) decision_time: Duration,
+    latencies: Latencies,
 }
 
 impl Pipeline {
@@ -174,7 +177,13 @@ impl Pipeline {
             n_late: 0,
             late_in_a_row: 0,
             decision_time: Duration::ZERO,
+            latencies: Latencies::NONE,
         }
+    }
+
+    /// Median and 99th percentile of the time of a decision.
+    pub(super) fn decision_times(&self) -> [Duration; 2] {
+        [50, 99].map(|percent| self.latencies.percentile(percent))
     }
 
     /// Nothing more is decided or submitted.
@@ -640,6 +649,7 @@ impl Pipeline {
         now: Duration,
     ) {
         self.decision_time = now.saturating_sub(asked.at);
+        self.latencies.add(self.decision_time);
         if !asked.late {
             self.late_in_a_row = 0;
         }

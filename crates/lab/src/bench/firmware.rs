@@ -43,23 +43,27 @@ pub struct Firmware {
 }
 
 impl Firmware {
-    /// Serves the specimen `code` over TCP as fast as it can. `executable` is `firmware-sim`.
-    pub fn start(executable: &Path) -> Result<Self, Error> {
+    /// The specimen `code`, as fast as it can: what [`crate::CodeProof`] checks.
+    pub const CODE: [&str; 6] = [
+        "--specimen",
+        "code",
+        "--instrument",
+        "ideal",
+        "--speed",
+        "max",
+    ];
+    /// The bundled specimen in real time, under a STEM whose coils lag.
+    pub const STEM: [&str; 4] = ["--instrument", "stem", "--speed", "1"];
+
+    /// Serves over TCP what `scene` says, in arguments of `firmware-sim`, which `executable` is.
+    pub fn start(executable: &Path, scene: &[&str]) -> Result<Self, Error> {
         let file = |source| Error::File {
             path: executable.display().to_string(),
             source,
         };
         let mut child = Command::new(executable)
-            .args([
-                "--listen",
-                "tcp://127.0.0.1:0",
-                "--specimen",
-                "code",
-                "--instrument",
-                "ideal",
-                "--speed",
-                "max",
-            ])
+            .args(["--listen", "tcp://127.0.0.1:0"])
+            .args(scene)
             .stdout(Stdio::piped())
             .spawn()
             .map_err(file)?;
