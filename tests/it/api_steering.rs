@@ -18,17 +18,17 @@ use v1::{SteerOffer, SteerOutcome};
 const TTL: Duration = Duration::from_secs(10);
 const HANG_LIMIT: Duration = Duration::from_secs(60);
 /// Side of the grid, px.
-const SIDE: u32 = 64;
+pub(crate) const SIDE: u32 = 64;
 
 /// One open stream.
-struct Steering {
+pub(crate) struct Steering {
     said: mpsc::Sender<v1::SteerRequest>,
     heard: Streaming<v1::SteerResponse>,
-    name: String,
+    pub(crate) name: String,
 }
 
 impl Steering {
-    async fn open(server: &Server, lease: &client::Lease, id: &str) -> Self {
+    pub(crate) async fn open(server: &Server, lease: &client::Lease, id: &str) -> Self {
         let (said, requests) = mpsc::channel(8);
         let name = format!("acquisitions/{id}");
         let open = v1::SteerOpen {
@@ -47,10 +47,15 @@ impl Steering {
         Self { said, heard, name }
     }
 
-    async fn hears(&mut self) -> Heard {
+    pub(crate) async fn hears(&mut self) -> Heard {
         let next = tokio::time::timeout(HANG_LIMIT, self.heard.message());
         let message = next.await.expect("the service speaks").unwrap();
         message.expect("the stream goes on").message.unwrap()
+    }
+
+    pub(crate) async fn says(&self, decision: v1::SteerDecision) {
+        let message = Some(Said::Decision(decision));
+        self.said.send(v1::SteerRequest { message }).await.unwrap();
     }
 
     async fn offer(&mut self) -> SteerOffer {
@@ -82,8 +87,7 @@ impl Steering {
             positions: Some(proto::proto_from_positions(&list)),
             finish,
         };
-        let message = Some(Said::Decision(decision));
-        self.said.send(v1::SteerRequest { message }).await.unwrap();
+        self.says(decision).await;
         match self.hears().await {
             Heard::Verdict(verdict) => verdict.outcome(),
             other => panic!("not a verdict: {other:?}"),

@@ -33,6 +33,7 @@ mod raw;
 mod reconnects;
 mod replays;
 mod simulation;
+mod steering_slots;
 mod style;
 mod told;
 mod tui;
