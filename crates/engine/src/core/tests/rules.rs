@@ -566,6 +566,11 @@ fn an_answer_that_does_not_fit_is_refused_whole() {
         Refusal::Dwell { index: 7 }
     );
     assert_eq!(
+        refused(&mut rig, |d| d.positions.dwell_ns.each_mut(64)[8] =
+            1_000_000_001),
+        Refusal::Dwell { index: 8 }
+    );
+    assert_eq!(
         refused(&mut rig, |d| d.positions.push(0.0, 0.0, 1000, 0)),
         Refusal::WrongLength
     );
