@@ -169,7 +169,7 @@ fn what_one_acquisition_has_learned_is_offered_to_the_next() {
     for (model, named) in [
         ("none.zspy", "model: none.zspy"),
         ("bad", "bad: model: checksum"),
-        ("specimen.npy", "model: other content"),
+        ("a.zspy/journal", "model: other content"),
         ("missing", "missing"),
     ] {
         let refused = again(model, "d.zspy");
