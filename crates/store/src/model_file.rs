@@ -206,7 +206,7 @@ mod tests {
                     0200000002000000000000000000c03f000000000000e03f0000803e0000403f";
         assert_eq!(hex(&bytes)[..head.len()], *head);
         assert_eq!(bytes.len(), 16 + 6 + 8 + 16 + 4 * (2 + 8 + 20) + 4);
-        assert_eq!(hex(&bytes[bytes.len() - 4..]), "00000000");
+        assert_eq!(hex(&bytes[bytes.len() - 4..]), "50204161");
     }
 
     #[test]
