@@ -344,22 +344,20 @@ impl Stage {
             full_raster_time_s: prediction.full_raster_time.as_secs_f64(),
             events_per_visited_pixel: names.zip(tally.events.iter().map(per_visited)).collect(),
             quality,
-            model_used_for: (!self.given.is_empty()).then(|| {
-                outcome
-                    .transferred
-                    .iter()
-                    .map(ToString::to_string)
-                    .collect()
-            }),
-            scored: [
-                tally.scored.row,
-                tally.scored.col,
-                tally.scored.n_rows,
-                tally.scored.n_cols,
-            ],
+            model_used_for: self.used(&outcome.transferred),
+            scored: {
+                let rect = tally.scored;
+                [rect.row, rect.col, rect.n_rows, rect.n_cols]
+            },
             stages: watch.stages(),
             dataset,
         })
+    }
+
+    /// Names of the detectors that started from a given model; `None` where none was given.
+    fn used(&self, transferred: &[DetectorName]) -> Option<Vec<String>> {
+        let names = transferred.iter().map(ToString::to_string);
+        (!self.given.is_empty()).then(|| names.collect())
     }
 
     fn scores(

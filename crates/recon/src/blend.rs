@@ -157,30 +157,7 @@ impl Training {
             picture,
         };
         match &mut self.stage {
-            Stage::Process => {
-                if self.members == Members::Factors {
-                    self.stage = Stage::Factors(Box::new(bpfa::Chain::new(&frame, self.seed)));
-                    return (FACTORS_START, None);
-                }
-                let mut cost = 0;
-                let mut without = Vec::new();
-                if self.wants_process(&frame) {
-                    let found = gp::solve(&frame, &judged(&frame), workers);
-                    self.solved.push((found.solved, found.left_out));
-                    without = found.without;
-                    cost = map.electrons.len() as u64 / 8;
-                }
-                if self.wants_mixture(map) {
-                    self.stage =
-                        Stage::Mixture(gmm::Trainer::new(self.detector, &self.fit, self.seed));
-                    return (cost, None);
-                }
-                if self.wants_groups(&frame) {
-                    self.stage = Stage::Groups(groups::Groups::new(without, self.seed));
-                    return (cost, None);
-                }
-                (cost, Some(self.conclude(&frame, None, workers)))
-            }
+            Stage::Process => self.begin(&frame, workers),
             Stage::Groups(groups) => {
                 let (cost, found) = groups.step(&frame, &judged(&frame), workers);
                 if found.is_none() {
@@ -225,6 +202,31 @@ impl Training {
                 (cost, Some(self.conclude(&frame, Some(*best), workers)))
             }
         }
+    }
+
+    /// The first step: the process, where it is wanted, and what is learned next.
+    fn begin(&mut self, frame: &Frame<'_>, workers: &Workers) -> (u64, Option<Trained>) {
+        if self.members == Members::Factors {
+            self.stage = Stage::Factors(Box::new(bpfa::Chain::new(frame, self.seed)));
+            return (FACTORS_START, None);
+        }
+        let mut cost = 0;
+        let mut without = Vec::new();
+        if self.wants_process(frame) {
+            let found = gp::solve(frame, &judged(frame), workers);
+            self.solved.push((found.solved, found.left_out));
+            without = found.without;
+            cost = frame.map.electrons.len() as u64 / 8;
+        }
+        if self.wants_mixture(frame.map) {
+            self.stage = Stage::Mixture(gmm::Trainer::new(self.detector, &self.fit, self.seed));
+            return (cost, None);
+        }
+        if self.wants_groups(frame) {
+            self.stage = Stage::Groups(groups::Groups::new(without, self.seed));
+            return (cost, None);
+        }
+        (cost, Some(self.conclude(frame, None, workers)))
     }
 
     fn wants_mixture(&self, map: &SampleMap) -> bool {

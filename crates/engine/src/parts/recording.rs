@@ -254,18 +254,22 @@ pub(crate) fn given_of(header: &Header, path: &Path) -> Result<Vec<Arc<PatchMode
     Ok(models.into_iter().map(Arc::new).collect())
 }
 
+/// How travel was blanked, from its setting.
+fn travel(text: &str) -> BlankTravel {
+    let beyond = text.strip_prefix("beyond ");
+    match (text, beyond.and_then(|px| px.parse().ok())) {
+        ("always", _) => BlankTravel::Always,
+        (_, Some(px)) => BlankTravel::Beyond(px),
+        (_, None) => BlankTravel::Never,
+    }
+}
+
 /// What a replay needs, from a header: the prepared plan, the machine's settings, whether there is an estimator.
 pub(crate) fn from_header(header: &Header) -> Result<(Prepared, Settings, bool), Invalid> {
     let text = |name| recorded(header, name);
     let number = |name| recorded_number(header, name);
     let flag = |name| Ok::<_, Invalid>(recorded(header, name)? == "true");
-    let blank_travel = match text("blank_travel")? {
-        "always" => BlankTravel::Always,
-        other => match other.strip_prefix("beyond ").and_then(|px| px.parse().ok()) {
-            Some(px) => BlankTravel::Beyond(px),
-            None => BlankTravel::Never,
-        },
-    };
+    let blank_travel = travel(text("blank_travel")?);
     let instrument = &header.instrument;
     let dwell = DwellTime::from_nanoseconds(number("dwell_ns")?)?;
     let prediction = Prediction {
