@@ -239,7 +239,10 @@ fn acknowledged(engine: &engine::Handle, asked: Duration) -> Result<(u64, Durati
         if let Some(latest) = slot.latest() {
             version = latest.version;
             let status = &latest.value;
-            if status.beam == Beam::Blanked && status.controller_at >= asked {
+            // Between two exposures it is dark as well; only without an arming it stays so.
+            let told = status.controller.as_ref();
+            let is_disarmed = told.is_some_and(|c| c.arming.is_none());
+            if is_disarmed && status.beam == Beam::Blanked && status.controller_at >= asked {
                 let tick = status.controller.as_ref().map_or(0, |c| c.t_ns);
                 return Ok((tick, engine.now().saturating_sub(asked)));
             }
