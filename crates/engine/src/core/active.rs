@@ -286,7 +286,9 @@ impl Core {
                         result: Ok(()),
                     });
                 }
-                self.trip_cleared(now, actions);
+                if let Some(active) = &mut self.active {
+                    active.resumption.trip_cleared();
+                }
             }
             hal::Event::BarrierReached(_) => {}
             hal::Event::Refused { command, reason } => self.refused(command, reason, now, actions),
@@ -423,6 +425,7 @@ impl Core {
             State::Armed
         };
         active.resumption.told_ns = 0;
+        active.resumption.forget();
         active.owed_since = None;
         // The host's clock tells how long it was from arming to arming; nothing is before what was sampled already.
         let first = *active.first_armed_at.get_or_insert(now);
@@ -485,7 +488,7 @@ impl Core {
         self.device.trip = Some((id, cause));
         self.disarmed(now);
         if let Some(active) = &mut self.active {
-            active.resumption.clearing = None;
+            active.resumption.forget();
             active.resumption.is_untold = true;
         }
         // An ending blanks by itself. Any other cause, and a blank that somebody asked for, stays for a person to clear.
@@ -534,7 +537,7 @@ impl Core {
         if command == "clear_trip" {
             // The trip stays latched; no arming is concerned. Nobody but a person tries again.
             if let Some(active) = &mut self.active {
-                active.resumption.is_off |= active.resumption.clearing.take().is_some();
+                active.resumption.clear_refused();
             }
             return;
         }

@@ -5,7 +5,7 @@
 
 use super::{Action, Core};
 use crate::{LinkState, RecorderState, State};
-use hal::{TripCause, TripId};
+use hal::TripCause;
 use std::collections::VecDeque;
 use std::time::Duration;
 
@@ -19,8 +19,8 @@ const SLACK_NS: u64 = 1000;
 pub(super) struct Resumption {
     /// When it went on by itself, within the last minute.
     at: VecDeque<Duration>,
-    /// The trip that is being cleared for it.
-    pub(super) clearing: Option<TripId>,
+    /// How far it is with the trip at hand.
+    stage: Stage,
     /// The controller has not told its state since it tripped.
     pub(super) is_untold: bool,
     /// Beam time of this arming in all that the device told of positions, ns.
@@ -29,9 +29,45 @@ pub(super) struct Resumption {
     pub(super) is_off: bool,
 }
 
+#[derive(Debug, Default, Clone, Copy, PartialEq, Eq)]
+enum Stage {
+    /// Nothing was asked for.
+    #[default]
+    Idle,
+    /// The trip is being cleared.
+    Clearing,
+    /// It is cleared; armed anew as soon as the host has what it needs, a recorder that was held up, say.
+    Cleared,
+}
+
+impl Resumption {
+    /// Another trip, or somebody armed: what was under way is over.
+    pub(super) fn forget(&mut self) {
+        self.stage = Stage::Idle;
+    }
+
+    /// The controller will not clear the trip: nobody but a person tries again.
+    pub(super) fn clear_refused(&mut self) {
+        self.is_off |= self.stage == Stage::Clearing;
+        self.forget();
+    }
+
+    /// No trip is latched any more.
+    pub(super) fn trip_cleared(&mut self) {
+        if self.stage == Stage::Clearing {
+            self.stage = Stage::Cleared;
+        }
+    }
+}
+
 impl Core {
-    /// Clears a trip of the watchdog, so that [`Self::trip_cleared`] can arm anew.
+    /// Clears a trip of the watchdog, and arms anew once it is cleared.
     pub(super) fn resume_by_itself(&mut self, now: Duration, actions: &mut Vec<Action>) {
+        let stage = self.active.as_ref().map(|active| active.resumption.stage);
+        if stage == Some(Stage::Cleared) && self.device.trip.is_none() {
+            self.arm_by_itself(now, actions);
+            return;
+        }
         let Some((trip, TripCause::Watchdog)) = self.device.trip else {
             return;
         };
@@ -48,26 +84,22 @@ impl Core {
         while recent.front().is_some_and(|at| now >= *at + MINUTE) {
             recent.pop_front();
         }
-        if active.resumption.clearing.is_some() || recent.len() >= per_minute as usize {
+        if active.resumption.stage != Stage::Idle || recent.len() >= per_minute as usize {
             return;
         }
         recent.push_back(now);
-        active.resumption.clearing = Some(trip);
+        active.resumption.stage = Stage::Clearing;
         actions.push(Action::ClearTrip(trip));
     }
 
-    /// The trip is cleared: arms anew, if it was cleared for that and nothing came in between.
-    pub(super) fn trip_cleared(&mut self, now: Duration, actions: &mut Vec<Action>) {
-        let cleared = self
-            .active
-            .as_mut()
-            .and_then(|active| active.resumption.clearing.take());
-        if cleared.is_none() || !self.may_resume(now) {
+    /// Arms anew, if nothing came in between that makes it a person's decision.
+    fn arm_by_itself(&mut self, now: Duration, actions: &mut Vec<Action>) {
+        if !self.may_resume(now) {
             return;
         }
         if let Some(active) = &mut self.active {
+            active.resumption.forget();
             active.state = State::Arming;
-            active.run = true;
             self.arm_device(now, actions);
         }
     }

@@ -730,3 +730,22 @@ fn it_does_not_go_on_against_anybody() {
         assert_eq!(rig.arms.len(), 1, "{i}");
     }
 }
+
+/// The host that was held up is not all there when the trip is cleared: its recorder answers a little later.
+#[test]
+fn it_goes_on_once_the_recorder_answers_again() {
+    let mut plan = plan();
+    plan.resume_after_trip = Some(3);
+    let mut rig = Rig::running(&plan);
+    rig.auto_clear = false;
+    stall(&mut rig, 0, 20 * 10_000);
+    rig.event(Event::Recorder(RecorderState::Stalled));
+    rig.event(Event::Device(hal::Event::TripCleared));
+    rig.tick(MS * 1000);
+    assert_eq!((rig.state(), rig.arms.len()), (State::Tripped, 1));
+    rig.event(Event::Recorder(RecorderState::Alive));
+    assert_eq!((rig.state(), rig.arms.len()), (State::Running, 2));
+    rig.finish();
+    rig.check_ends();
+    rig.check_distinct();
+}
