@@ -2,7 +2,7 @@
 
 use crate::lease::{Book, Claim, Phase, TakeoverState, unconfirmed};
 use crate::refuse::{of_engine, refuse};
-use engine::{Beam, Grant, Handle, LeaseEpoch, LinkState, State};
+use engine::{Grant, Handle, LeaseEpoch, LinkState, State};
 use proto::v1::{self, ErrorReason};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::time::Duration;
@@ -240,9 +240,9 @@ impl Control {
                         acquisition.state,
                         State::Arming | State::Armed | State::Running | State::Holding
                     );
-                    quiet && status.beam == Beam::Blanked && status.controller_at >= ended
+                    quiet && status.is_off_since(ended)
                 }
-                None => status.beam == Beam::Blanked && status.controller_at >= ended,
+                None => status.is_off_since(ended),
             }
         });
         let mut book = self.book();

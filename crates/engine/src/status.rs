@@ -374,6 +374,14 @@ impl Status {
     pub fn acquisition(&self, id: &str) -> Option<&Arc<Acquisition>> {
         self.acquisitions.iter().find(|a| a.id.as_str() == id)
     }
+
+    /// Whether the controller has said, at `since` or later, that the beam is off and nothing is armed: between two
+    /// exposures it is dark as well, only without an arming it stays so.
+    #[must_use]
+    pub fn is_off_since(&self, since: Duration) -> bool {
+        let is_disarmed = self.controller.as_ref().is_some_and(|c| c.arming.is_none());
+        is_disarmed && self.beam == Beam::Blanked && self.controller_at >= since
+    }
 }
 
 #[cfg(test)]

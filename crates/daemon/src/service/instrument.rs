@@ -10,7 +10,6 @@ use crate::picture::period_of;
 use crate::refuse::{invalid, of_engine, of_service, refuse};
 use crate::shared::Shared;
 use crate::{calibrations, columns};
-use engine::Beam;
 use hal::{BlankerKind, TripId};
 use proto::v1::instrument_service_server::InstrumentService;
 use proto::v1::{self, ErrorReason};
@@ -239,10 +238,7 @@ fn acknowledged(engine: &engine::Handle, asked: Duration) -> Result<(u64, Durati
         if let Some(latest) = slot.latest() {
             version = latest.version;
             let status = &latest.value;
-            // Between two exposures it is dark as well; only without an arming it stays so.
-            let told = status.controller.as_ref();
-            let is_disarmed = told.is_some_and(|c| c.arming.is_none());
-            if is_disarmed && status.beam == Beam::Blanked && status.controller_at >= asked {
+            if status.is_off_since(asked) {
                 let tick = status.controller.as_ref().map_or(0, |c| c.t_ns);
                 return Ok((tick, engine.now().saturating_sub(asked)));
             }
