@@ -409,8 +409,9 @@ impl Core {
         self.check_patience(now, actions);
         self.check_bounds(now, actions);
         self.check_late(now, actions);
-        self.ask(now, actions);
         self.submit(now, actions);
+        // After what was planned has gone: a policy is asked for the next batch when the last one is on its way.
+        self.ask(now, actions);
         self.check_end(now, actions);
         self.resume_by_itself(now, actions);
         self.mint_heartbeat(now, actions);

@@ -200,6 +200,10 @@ impl Adaptive {
         };
         let (power, scale) = (self.trust.power(), self.trust.scale());
         let same_law = self.scored.power == power && self.scored.scale == scale;
+        let scored = self.scored.estimate.as_ref();
+        if same_law && scored.is_some_and(|scored| scored.revision == estimate.revision) {
+            return true;
+        }
         let before = self.scored.estimate.take().filter(|_| same_law);
         let before = before
             .as_ref()
@@ -246,8 +250,8 @@ impl Adaptive {
         for _ in 0..n {
             let (scores, coverage) = (&self.scores, &self.coverage);
             let may_revisit = matches!(self.goal, Goal::Revisit);
-            let value = |pixel: usize| {
-                if coverage.is_free(pixel, may_revisit) {
+            let value = |pixel: usize, best: f32| {
+                if scores[pixel] > best && coverage.is_free(pixel, may_revisit) {
                     scores[pixel]
                 } else {
                     -1.0
@@ -265,18 +269,22 @@ impl Adaptive {
         let frame_key = key(self.seed ^ 0x5eed, u64::from(self.frame.unwrap_or(0)));
         for _ in 0..n {
             let (coverage, goal) = (&self.coverage, &self.goal);
-            let value = |pixel: usize| {
+            let value = |pixel: usize, best: f32| {
                 if !coverage.is_new(pixel) {
                     return -1.0;
                 }
                 let distance = coverage.distance(pixel);
-                let random = unit(key(frame_key, pixel as u64)) as f32;
-                match goal {
+                let (least, by_chance) = match goal {
                     Goal::Weighted(weights) => {
-                        weights[pixel] * distance * distance * (1.0 + 0.5 * random)
+                        let cost = weights[pixel] * distance * distance;
+                        (cost, 0.5 * cost)
                     }
-                    _ => distance + 0.3 * random * distance.max(1.0),
+                    _ => (distance, 0.3 * distance.max(1.0)),
+                };
+                if least + by_chance <= best {
+                    return -1.0;
                 }
+                least + by_chance * unit(key(frame_key, pixel as u64)) as f32
             };
             let Some(pixel) = self.farthest.pop(self.tiles, value) else {
                 return;

@@ -89,7 +89,7 @@ impl LoopRun {
                             revision, blocks, ..
                         },
                     ..
-                } => {
+                } if revision > 0 => {
                     absorbed.insert(revision, blocks as usize);
                 }
                 _ => {}

@@ -148,7 +148,8 @@ impl Best {
     }
 
     /// The pixel with the largest value ≥ 0; its tile stays in the heap. Call [`Best::fell`] for what its taking changes.
-    pub(super) fn pop(&mut self, tiles: Tiles, value: impl Fn(usize) -> f32) -> Option<usize> {
+    /// `value(pixel, best)` may say anything up to `best` of a pixel that does not surpass it.
+    pub(super) fn pop(&mut self, tiles: Tiles, value: impl Fn(usize, f32) -> f32) -> Option<usize> {
         loop {
             let top = *self.heap.peek()?;
             let tile = top.tile as usize;
@@ -166,13 +167,13 @@ impl Best {
     }
 }
 
-fn best_of(tiles: Tiles, tile: usize, value: impl Fn(usize) -> f32) -> (f32, u32) {
+fn best_of(tiles: Tiles, tile: usize, value: impl Fn(usize, f32) -> f32) -> (f32, u32) {
     let rect = tiles.rect(tile);
     let mut best = (-1.0, 0);
     for row in rect.row..rect.row + rect.n_rows {
         let first = tiles.pixel(row, rect.col);
         for pixel in first..first + rect.n_cols as usize {
-            let here = value(pixel);
+            let here = value(pixel, best.0);
             if here > best.0 {
                 best = (here, pixel as u32);
             }

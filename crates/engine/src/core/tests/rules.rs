@@ -451,6 +451,18 @@ fn frames_follow_each_other_and_blocks_never_mix_them() {
     rig.check_ends();
 }
 
+/// A batch that is on its way makes room for the next, whether or not anything else happens.
+#[test]
+fn a_policy_is_asked_until_the_lead_is_full() {
+    let mut plan = plan();
+    plan.pattern = Pattern::Adaptive;
+    plan.batch = 64;
+    plan.lead = MS * 5;
+    let rig = Rig::running(&plan);
+    // 10 µs each; what is less than an eighth of the lead waits.
+    assert!((438..=500).contains(&rig.held.len()), "{}", rig.held.len());
+}
+
 fn external(when_late: WhenLate) -> Rig {
     let mut plan = plan();
     plan.pattern = Pattern::External {
