@@ -98,7 +98,7 @@ test("the cost of a plan is told before anything moves, and bad input is refused
   await see("#prediction", "e/Å²");
   await see("#prediction", "MiB");
   await page.fill("[name=fraction]", "130");
-  await see("#refusal", "fraction: 1.3 is not allowed. Allowed: above 0, at most 1.");
+  await see("#refusal", "Fraction, 130 %: fraction: 1.3 is not allowed. Allowed: above 0, at most 1.");
   assert.equal(await page.getAttribute("[name=fraction]", "aria-invalid"), "true");
   assert.ok(await page.isDisabled("#start"));
   await picture("refused");
@@ -110,6 +110,31 @@ test("the cost of a plan is told before anything moves, and bad input is refused
   await page.fill("[name=dwell]", "0");
   await see("#refusal", "dwell");
   assert.equal(await page.getAttribute("[name=dwell]", "aria-invalid"), "true");
+});
+
+test("several stop rules stand beside the dose limit, and the first that is reached ends the scan", async () => {
+  await page.fill("[name=limit]", "600");
+  await page.fill("[name=stop-time]", "100");
+  await page.fill("[name=stop-precision]", "300");
+  await see("#refusal", "Stop at uncertainty, 300 % uncertain");
+  assert.equal(await page.getAttribute("[name=stop-precision]", "aria-invalid"), "true");
+  assert.equal(await page.getAttribute("[name=stop-time]", "aria-invalid"), null);
+  await page.fill("[name=stop-precision]", "");
+  await page.fill("[name=stop-dose]", "500");
+  await page.locator("#refusal").waitFor({ state: "hidden" });
+  await page.waitForFunction(() => !document.getElementById("start").disabled);
+  await page.click("#start");
+  await state("FINISHED");
+  const { result, dose, plan } = await page.evaluate(() => beamwright.instrument.acquisition);
+  assert.equal(result.reason, "STOP_RULE");
+  assert.equal(plan.stop_rules[result.stop_rule].dose_e_per_a2, 500);
+  assert.ok(dose.mean_dose_e_per_a2 <= 600, `${dose.mean_dose_e_per_a2} e/Å²`);
+  await page.click("#control");
+});
+
+test("what the installation cannot promise is told", async () => {
+  await page.click("#notes summary");
+  await see("#notes-list", "the beam is simulated");
 });
 
 test("an acquisition is started by hand, its picture changes, the planes are shown", async () => {
@@ -152,6 +177,13 @@ test("pause and resume by key; a region drawn on the picture becomes the next pl
   assert.equal(plan.region.parent.acquisition, await page.evaluate(() => beamwright.instrument.acquisition.name));
   await see("#prediction", "Time");
   assert.ok(await page.isHidden("#refusal"), "the region is a plan that the service accepts");
+  // The same without a pointer: what is seen becomes the region.
+  await page.focus("#canvas");
+  await page.keyboard.press("+");
+  await page.keyboard.press("+");
+  await page.keyboard.press("Enter");
+  const { n_rows } = await page.evaluate(() => beamwright.planner.plan().region.parent.pixels);
+  assert.ok(n_rows > 300 && n_rows < 350, `512 / 1.25² rows are in sight, not ${n_rows}`);
   await end();
 });
 
@@ -175,8 +207,9 @@ test("control lost to another is unmistakable, with what to do", async () => {
   await page.evaluate(() =>
     beamwright.instrument.service.call("ControlService/TakeOverLease", { holder: "ana", reason: "the test", force: true }));
   await see(".alarm", "You lost control");
+  await see(".alarm", "ana has it now");
+  await page.locator(".alarm").getByRole("button", { name: "Ask for control" }).waitFor();
   await see(".alarm", "Take control again to resume or abort");
-  await page.locator(".alarm >> text=Take control").last().waitFor();
   await picture("lost-control");
   // Nobody keeps ana's lease alive: it runs out, and control can be had again.
   await page.waitForFunction(() => !beamwright.instrument.status.lease.held);
@@ -220,6 +253,37 @@ test("results are listed, saved, and scanned once more", async () => {
   await page.click("#replay");
   await see("#shown", "replay of the scan");
   await page.click("#replay");
+});
+
+test("more acquisitions than a list begins with can be reached", async () => {
+  await page.evaluate(async () => {
+    const { instrument, planner } = beamwright;
+    for (let i = 0; i < 31; i++) await instrument.command("AcquisitionService/CreateAcquisition", { plan: planner.plan() });
+  });
+  await page.click("#tab-results");
+  await page.waitForFunction(() => document.querySelectorAll("#list button").length === 30);
+  await page.click("#older");
+  await page.waitForFunction(() => document.querySelectorAll("#list button").length > 30);
+  await page.locator("#older").waitFor({ state: "hidden" });
+  await page.click("#control");
+});
+
+test("a blank that is not answered is told to be unconfirmed, and Blank stays in reach", async () => {
+  await start();
+  service.process.kill("SIGSTOP");
+  await page.focus("[name=detector]"); // a box to tick is not a place for letters
+  await page.keyboard.press("b");
+  await see(".alarm", "The blank is not confirmed");
+  await see("#beam", "BEAM MAY BE ON");
+  assert.ok(await page.isEnabled("#blank"));
+  await see(".alarm", "No connection to the service");
+  await picture("frozen");
+  service.process.kill("SIGCONT");
+  await see("#beam", "Beam blanked");
+  await page.locator(".alarm", { hasText: "not confirmed" }).waitFor({ state: "detached" });
+  await page.waitForFunction(() => beamwright.instrument.status.lease.phase === "FREE");
+  await page.locator(".alarm").getByRole("button", { name: "Take control" }).click();
+  await end();
 });
 
 test("the service is lost and found again", async () => {

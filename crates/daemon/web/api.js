@@ -3,8 +3,8 @@
 import { Refusal } from "./wire.js";
 
 const TTL_MS = 3000;
-/** A service that has said nothing for so long has to be asked again. */
-const SILENCE_MS = 4000;
+/** A service tells its status at least twice a second; one that has said nothing for so long is taken for gone, and asked again. */
+const SILENCE_MS = 2500;
 
 export class Instrument extends EventTarget {
   constructor(service) {
@@ -19,7 +19,9 @@ export class Instrument extends EventTarget {
     this.stop = new AbortController();
     this.heard = 0;
     setInterval(() => {
-      if (this.connected && performance.now() - this.heard > SILENCE_MS) this.stop.abort();
+      if (!this.connected || performance.now() - this.heard < SILENCE_MS) return;
+      this.disconnected(new Refusal(`the service has said nothing for ${SILENCE_MS / 1000} s`, "UNREACHABLE"));
+      this.stop.abort();
     }, 500);
   }
 
