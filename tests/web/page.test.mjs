@@ -331,6 +331,22 @@ test("a service that asks for a token gets one", async () => {
   await careful.kill();
 });
 
+test("nothing in the header lies over anything else, however narrow it is", async () => {
+  await page.click("#control");
+  for (const width of [1440, 1180, 1024, 800, 420]) {
+    await page.setViewportSize({ width, height: 800 });
+    const over = await page.evaluate(() => {
+      const shown = [...document.querySelectorAll("header .lamp, header .brand b, #notes summary, #holder, #control, #blank")];
+      const boxes = shown.map((e) => ({ name: e.id || e.textContent, ...e.getBoundingClientRect().toJSON() })).filter(({ width }) => width > 0);
+      const cross = (a, b) => a.left < b.right - 1 && b.left < a.right - 1 && a.top < b.bottom - 1 && b.top < a.bottom - 1;
+      const outside = boxes.filter(({ right }) => right > innerWidth + 1).map(({ name }) => `${name} outside`);
+      return outside.concat(boxes.flatMap((a, i) => boxes.slice(i + 1).filter((b) => cross(a, b)).map((b) => `${a.name} over ${b.name}`)));
+    });
+    assert.deepEqual(over, [], `at ${width} px`);
+  }
+  await page.click("#control");
+});
+
 test("on a tablet held upright the picture and Blank stay in sight", async () => {
   await page.setViewportSize({ width: 800, height: 1180 });
   const stage = await page.locator(".stage").boundingBox();
