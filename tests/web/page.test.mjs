@@ -107,8 +107,10 @@ test("the cost of a plan is told before anything moves, and bad input is refused
   assert.ok(await page.isEnabled("#start"));
   await page.fill("[name=limit]", "200");
   await see("#warnings", "the dose limit of 200 e/Å² ends the scan after about 10 % of its positions");
+  await page.fill("[name=dwell]", "5,5");
+  await see("#refusal", "Dwell, 5,5 µs: not a number. Decimals are written with a point.");
   await page.fill("[name=dwell]", "0");
-  await see("#refusal", "dwell");
+  await see("#refusal", "Dwell, 0 µs: exposure, dwell ns: 0 is not allowed");
   assert.equal(await page.getAttribute("[name=dwell]", "aria-invalid"), "true");
 });
 
@@ -310,6 +312,35 @@ test("nothing is out of reach for a keyboard or a screen reader", async () => {
   const { violations } = await checked.evaluate(() => axe.run(document, { runOnly: ["wcag2a", "wcag2aa", "wcag21a", "wcag21aa"] }));
   const found = violations.map(({ id, nodes }) => `${id}: ${nodes.map(({ html }) => html).join(" ")}`);
   assert.deepEqual(found, []);
+  await context.close();
+});
+
+test("arrows go from one choice to the next", async () => {
+  await page.focus("#tab-plan");
+  await page.keyboard.press("ArrowRight");
+  assert.equal(await page.getAttribute("#tab-results", "aria-selected"), "true");
+  await page.focus("[data-plane=ESTIMATE]");
+  await page.keyboard.press("ArrowRight");
+  assert.equal(await page.getAttribute("[data-plane=UNCERTAINTY]", "aria-checked"), "true");
+  await page.keyboard.press("ArrowLeft");
+  assert.equal(await page.getAttribute("[data-plane=ESTIMATE]", "aria-checked"), "true");
+});
+
+test("one who asks for control names itself, and who has it may keep or give it", async () => {
+  await page.click("#control");
+  await see("#holder", "You have control");
+  const context = await browser.newContext();
+  const other = await context.newPage();
+  await other.goto(service.url);
+  await other.locator("#holder", { hasText: /^web page of \d\d:\d\d has control$/ }).waitFor();
+  await other.click("#control");
+  await see(".alarm", "asks for control");
+  await page.click("text=Keep control");
+  await other.locator("#said", { hasText: "the holder declined" }).waitFor();
+  await other.click("#control");
+  await page.click("text=Give it");
+  await other.locator("#holder", { hasText: "You have control" }).waitFor();
+  await other.click("#control");
   await context.close();
 });
 

@@ -125,6 +125,17 @@ async function toggleControl() {
   } else await instrument.takeControl();
 }
 
+/** Arrows go from one choice to the next, as in any row of choices. */
+for (const row of document.querySelectorAll("[role=radiogroup], [role=tablist]")) {
+  row.addEventListener("keydown", (event) => {
+    const step = { ArrowRight: "nextElementSibling", ArrowLeft: "previousElementSibling" }[event.key];
+    const next = step && event.target[step];
+    if (!next) return;
+    next.focus();
+    next.click();
+  });
+}
+
 addEventListener("keydown", (event) => {
   if (event.ctrlKey || event.metaKey || event.altKey || event.repeat) return;
   if (event.key === "Escape") return void blank();

@@ -76,6 +76,16 @@ export class Planner {
     return Object.keys(STOPS).filter((name) => this.number(`stop-${name}`) !== undefined);
   }
 
+  /** The first input that is not the number it has to be. */
+  misread() {
+    for (const [input, element] of Object.entries(this.inputs)) {
+      const value = element.inputMode ? this.number(input) : undefined;
+      if (Number.isNaN(value)) return { input, message: "not a number. Decimals are written with a point." };
+      if (element.inputMode === "numeric" && value !== undefined && !Number.isInteger(value)) return { input, message: "not a whole number." };
+    }
+    return null;
+  }
+
   /** The plan that the form states, as the API carries it. Ranges are the service's business. */
   plan(kind = "ACQUIRE") {
     const plan = {
@@ -144,6 +154,8 @@ export class Planner {
 
   async predict() {
     if (!this.instrument.connected) return;
+    const misread = this.misread();
+    if (misread) return this.refused(misread);
     this.asking = new AbortController();
     const { signal } = this.asking;
     try {
@@ -180,7 +192,7 @@ export class Planner {
     this.form.querySelector("#prediction").classList.toggle("stale", Boolean(error));
     if (!error) return;
     const [, rule] = /^plan\.stop_rules\[(\d+)\]/.exec(error.field ?? "") ?? [];
-    const [, name] = rule ? [, `stop-${this.stops()[rule]}`] : INPUTS.find(([path]) => error.field?.startsWith(path)) ?? [];
+    const [, name] = error.input ? [, error.input] : rule ? [, `stop-${this.stops()[rule]}`] : INPUTS.find(([path]) => error.field?.startsWith(path)) ?? [];
     const input = name === "detectors" ? this.form.querySelector("#detectors") : this.inputs[name];
     input?.setAttribute("aria-invalid", "true");
     input?.setAttribute("aria-describedby", "refusal");
