@@ -98,7 +98,7 @@ test("the cost of a plan is told before anything moves, and bad input is refused
   await see("#prediction", "e/Å²");
   await see("#prediction", "MiB");
   await page.fill("[name=fraction]", "130");
-  await see("#refusal", "fraction: 1.3 is not allowed. Allowed: above 0, at most 1.");
+  await see("#refusal", "Fraction, 130 %: fraction: 1.3 is not allowed. Allowed: above 0, at most 1.");
   assert.equal(await page.getAttribute("[name=fraction]", "aria-invalid"), "true");
   assert.ok(await page.isDisabled("#start"));
   await picture("refused");
@@ -107,9 +107,36 @@ test("the cost of a plan is told before anything moves, and bad input is refused
   assert.ok(await page.isEnabled("#start"));
   await page.fill("[name=limit]", "200");
   await see("#warnings", "the dose limit of 200 e/Å² ends the scan after about 10 % of its positions");
+  await page.fill("[name=dwell]", "5,5");
+  await see("#refusal", "Dwell, 5,5 µs: not a number. Decimals are written with a point.");
   await page.fill("[name=dwell]", "0");
-  await see("#refusal", "dwell");
+  await see("#refusal", "Dwell, 0 µs: exposure, dwell ns: 0 is not allowed");
   assert.equal(await page.getAttribute("[name=dwell]", "aria-invalid"), "true");
+});
+
+test("several stop rules stand beside the dose limit, and the first that is reached ends the scan", async () => {
+  await page.fill("[name=limit]", "600");
+  await page.fill("[name=stop-time]", "100");
+  await page.fill("[name=stop-precision]", "300");
+  await see("#refusal", "Stop at uncertainty, 300 % uncertain");
+  assert.equal(await page.getAttribute("[name=stop-precision]", "aria-invalid"), "true");
+  assert.equal(await page.getAttribute("[name=stop-time]", "aria-invalid"), null);
+  await page.fill("[name=stop-precision]", "");
+  await page.fill("[name=stop-dose]", "500");
+  await page.locator("#refusal").waitFor({ state: "hidden" });
+  await page.waitForFunction(() => !document.getElementById("start").disabled);
+  await page.click("#start");
+  await state("FINISHED");
+  const { result, dose, plan } = await page.evaluate(() => beamwright.instrument.acquisition);
+  assert.equal(result.reason, "STOP_RULE");
+  assert.equal(plan.stop_rules[result.stop_rule].dose_e_per_a2, 500);
+  assert.ok(dose.mean_dose_e_per_a2 <= 600, `${dose.mean_dose_e_per_a2} e/Å²`);
+  await page.click("#control");
+});
+
+test("what the installation cannot promise is told", async () => {
+  await page.click("#notes summary");
+  await see("#notes-list", "the beam is simulated");
 });
 
 test("an acquisition is started by hand, its picture changes, the planes are shown", async () => {
@@ -152,6 +179,13 @@ test("pause and resume by key; a region drawn on the picture becomes the next pl
   assert.equal(plan.region.parent.acquisition, await page.evaluate(() => beamwright.instrument.acquisition.name));
   await see("#prediction", "Time");
   assert.ok(await page.isHidden("#refusal"), "the region is a plan that the service accepts");
+  // The same without a pointer: what is seen becomes the region.
+  await page.focus("#canvas");
+  await page.keyboard.press("+");
+  await page.keyboard.press("+");
+  await page.keyboard.press("Enter");
+  const { n_rows } = await page.evaluate(() => beamwright.planner.plan().region.parent.pixels);
+  assert.ok(n_rows > 300 && n_rows < 350, `512 / 1.25² rows are in sight, not ${n_rows}`);
   await end();
 });
 
@@ -175,8 +209,9 @@ test("control lost to another is unmistakable, with what to do", async () => {
   await page.evaluate(() =>
     beamwright.instrument.service.call("ControlService/TakeOverLease", { holder: "ana", reason: "the test", force: true }));
   await see(".alarm", "You lost control");
+  await see(".alarm", "ana has it now");
+  await page.locator(".alarm").getByRole("button", { name: "Ask for control" }).waitFor();
   await see(".alarm", "Take control again to resume or abort");
-  await page.locator(".alarm >> text=Take control").last().waitFor();
   await picture("lost-control");
   // Nobody keeps ana's lease alive: it runs out, and control can be had again.
   await page.waitForFunction(() => !beamwright.instrument.status.lease.held);
@@ -222,6 +257,37 @@ test("results are listed, saved, and scanned once more", async () => {
   await page.click("#replay");
 });
 
+test("more acquisitions than a list begins with can be reached", async () => {
+  await page.evaluate(async () => {
+    const { instrument, planner } = beamwright;
+    for (let i = 0; i < 31; i++) await instrument.command("AcquisitionService/CreateAcquisition", { plan: planner.plan() });
+  });
+  await page.click("#tab-results");
+  await page.waitForFunction(() => document.querySelectorAll("#list button").length === 30);
+  await page.click("#older");
+  await page.waitForFunction(() => document.querySelectorAll("#list button").length > 30);
+  await page.locator("#older").waitFor({ state: "hidden" });
+  await page.click("#control");
+});
+
+test("a blank that is not answered is told to be unconfirmed, and Blank stays in reach", async () => {
+  await start();
+  service.process.kill("SIGSTOP");
+  await page.focus("[name=detector]"); // a box to tick is not a place for letters
+  await page.keyboard.press("b");
+  await see(".alarm", "The blank is not confirmed");
+  await see("#beam", "BEAM MAY BE ON");
+  assert.ok(await page.isEnabled("#blank"));
+  await see(".alarm", "No connection to the service");
+  await picture("frozen");
+  service.process.kill("SIGCONT");
+  await see("#beam", "Beam blanked");
+  await page.locator(".alarm", { hasText: "not confirmed" }).waitFor({ state: "detached" });
+  await page.waitForFunction(() => beamwright.instrument.status.lease.phase === "FREE");
+  await page.locator(".alarm").getByRole("button", { name: "Take control" }).click();
+  await end();
+});
+
 test("the service is lost and found again", async () => {
   await start();
   await service.kill();
@@ -249,6 +315,35 @@ test("nothing is out of reach for a keyboard or a screen reader", async () => {
   await context.close();
 });
 
+test("arrows go from one choice to the next", async () => {
+  await page.focus("#tab-plan");
+  await page.keyboard.press("ArrowRight");
+  assert.equal(await page.getAttribute("#tab-results", "aria-selected"), "true");
+  await page.focus("[data-plane=ESTIMATE]");
+  await page.keyboard.press("ArrowRight");
+  assert.equal(await page.getAttribute("[data-plane=UNCERTAINTY]", "aria-checked"), "true");
+  await page.keyboard.press("ArrowLeft");
+  assert.equal(await page.getAttribute("[data-plane=ESTIMATE]", "aria-checked"), "true");
+});
+
+test("one who asks for control names itself, and who has it may keep or give it", async () => {
+  await page.click("#control");
+  await see("#holder", "You have control");
+  const context = await browser.newContext();
+  const other = await context.newPage();
+  await other.goto(service.url);
+  await other.locator("#holder", { hasText: /^web page of \d\d:\d\d has control$/ }).waitFor();
+  await other.click("#control");
+  await see(".alarm", "asks for control");
+  await page.click("text=Keep control");
+  await other.locator("#said", { hasText: "the holder declined" }).waitFor();
+  await other.click("#control");
+  await page.click("text=Give it");
+  await other.locator("#holder", { hasText: "You have control" }).waitFor();
+  await other.click("#control");
+  await context.close();
+});
+
 test("a service that asks for a token gets one", async () => {
   const careful = await new Service('[access]\nwithout_token = "none"').start();
   const add = ["token", "add", "ana", "--role", "operator", "--config", careful.config, "--json"];
@@ -265,6 +360,22 @@ test("a service that asks for a token gets one", async () => {
   await see("#holder", "You have control");
   await page.click("#control");
   await careful.kill();
+});
+
+test("nothing in the header lies over anything else, however narrow it is", async () => {
+  await page.click("#control");
+  for (const width of [1440, 1180, 1024, 800, 420]) {
+    await page.setViewportSize({ width, height: 800 });
+    const over = await page.evaluate(() => {
+      const shown = [...document.querySelectorAll("header .lamp, header .brand b, #notes summary, #holder, #control, #blank")];
+      const boxes = shown.map((e) => ({ name: e.id || e.textContent, ...e.getBoundingClientRect().toJSON() })).filter(({ width }) => width > 0);
+      const cross = (a, b) => a.left < b.right - 1 && b.left < a.right - 1 && a.top < b.bottom - 1 && b.top < a.bottom - 1;
+      const outside = boxes.filter(({ right }) => right > innerWidth + 1).map(({ name }) => `${name} outside`);
+      return outside.concat(boxes.flatMap((a, i) => boxes.slice(i + 1).filter((b) => cross(a, b)).map((b) => `${a.name} over ${b.name}`)));
+    });
+    assert.deepEqual(over, [], `at ${width} px`);
+  }
+  await page.click("#control");
 });
 
 test("on a tablet held upright the picture and Blank stay in sight", async () => {

@@ -3,8 +3,10 @@
 import { Refusal } from "./wire.js";
 
 const TTL_MS = 3000;
-/** A service that has said nothing for so long has to be asked again. */
-const SILENCE_MS = 4000;
+/** What tells this page from another one, for people. */
+const HOLDER = `web page of ${new Date().toTimeString().slice(0, 5)}`;
+/** A service tells its status at least twice a second; one that has said nothing for so long is taken for gone, and asked again. */
+const SILENCE_MS = 2500;
 
 export class Instrument extends EventTarget {
   constructor(service) {
@@ -19,7 +21,9 @@ export class Instrument extends EventTarget {
     this.stop = new AbortController();
     this.heard = 0;
     setInterval(() => {
-      if (this.connected && performance.now() - this.heard > SILENCE_MS) this.stop.abort();
+      if (!this.connected || performance.now() - this.heard < SILENCE_MS) return;
+      this.disconnected(new Refusal(`the service has said nothing for ${SILENCE_MS / 1000} s`, "UNREACHABLE"));
+      this.stop.abort();
     }, 500);
   }
 
@@ -117,7 +121,7 @@ export class Instrument extends EventTarget {
 
   /** Takes control, when it is free or `reason` moves its holder to leave. */
   async takeControl(reason = "") {
-    const grant = await this.granted({ ttl_ms: TTL_MS, holder: "web page" }, reason);
+    const grant = await this.granted({ ttl_ms: TTL_MS, holder: HOLDER }, reason);
     this.keep(grant.lease, grant.ttl_ms);
     // Arming needs a heartbeat that was seen.
     await this.service.call("ControlService/RenewLease", { lease: grant.lease });

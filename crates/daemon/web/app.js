@@ -54,7 +54,7 @@ const planner = new Planner($("plan"), instrument, {
   onRegionCleared: () => picture.setRegion(null),
 });
 
-const results = new Results($("list"), instrument, {
+const results = new Results($("list"), $("older"), instrument, {
   onChosen: (told) => {
     stopReplay();
     look(told);
@@ -83,18 +83,27 @@ function say(text, isBad = false) {
 
 // Blank, and the other commands.
 
+/** A blank that is not acknowledged by then is told to be unconfirmed; it is waited for all the same, and can be asked for again. */
+const BLANK_PATIENCE_MS = 1000;
+
 async function blank() {
-  $("blank").disabled = true;
+  const late = setTimeout(() => doubtBlank(`the service has not answered for ${BLANK_PATIENCE_MS / 1000} s`), BLANK_PATIENCE_MS);
   try {
     const { ms, serviceMs, parked } = await instrument.blank("asked for on the web page");
     globalThis.beamwright.blankMs = ms;
     const where = parked ? "There is no blanker: the beam is parked off the field." : "The controller has blanked the beam.";
     say(`${where} ${digits(ms, 2)} ms after the click, ${digits(serviceMs, 2)} ms of them in the service.`);
+    alarms.delete("blank");
   } catch (error) {
-    alarms.set("blank", ["danger", "The blank is not confirmed", `${error.message}. The beam may be on: look at the microscope.`, []]);
-    drawAlarms();
+    doubtBlank(error.message);
   }
-  $("blank").disabled = false;
+  clearTimeout(late);
+  drawStatus();
+}
+
+function doubtBlank(why) {
+  alarms.set("blank", ["danger", "The blank is not confirmed", `${why}. The beam may be on: look at the microscope, and press Blank again.`, []]);
+  drawStatus();
 }
 
 $("blank").addEventListener("click", blank);
@@ -116,10 +125,22 @@ async function toggleControl() {
   } else await instrument.takeControl();
 }
 
+/** Arrows go from one choice to the next, as in any row of choices. */
+for (const row of document.querySelectorAll("[role=radiogroup], [role=tablist]")) {
+  row.addEventListener("keydown", (event) => {
+    const step = { ArrowRight: "nextElementSibling", ArrowLeft: "previousElementSibling" }[event.key];
+    const next = step && event.target[step];
+    if (!next) return;
+    next.focus();
+    next.click();
+  });
+}
+
 addEventListener("keydown", (event) => {
   if (event.ctrlKey || event.metaKey || event.altKey || event.repeat) return;
   if (event.key === "Escape") return void blank();
-  if (event.target.closest("input, select, textarea")) return;
+  // Where letters are written or choose, they do nothing else.
+  if (event.target.closest("input:not([type=checkbox]), select, textarea")) return;
   const keys = {
     b: blank, p: () => $("pause").click(), r: () => $("resume").click(),
     1: () => setPlane("ESTIMATE"), 2: () => setPlane("UNCERTAINTY"), 3: () => setPlane("VISITS"),
@@ -296,10 +317,25 @@ function drawStatus() {
     lamp("beam", ...beamOf(status));
     lamp("link", ...(LINKS[status.link] ?? ["Link unknown", "danger"]));
     lamp("controller", `Controller ${words(status.controller)}`, status.controller === "TRIPPED" ? "danger" : "");
+    drawNotes(status.warnings);
   }
   drawLease();
   noteAlarms();
+  if (alarms.has("blank")) lamp("beam", "BEAM MAY BE ON", "danger");
   drawAlarms();
+}
+
+let noted = "";
+/** What the installation cannot promise, and what else the operator should know. */
+function drawNotes(warnings) {
+  const told = JSON.stringify(warnings);
+  if (told === noted) return;
+  noted = told;
+  const serious = warnings.filter(({ kind }) => kind !== "UNSPECIFIED");
+  $("notes").hidden = !warnings.length;
+  $("notes").classList.toggle("warn", serious.length > 0);
+  $("notes").firstElementChild.textContent = warnings.length === 1 ? "1 note" : `${warnings.length} notes`;
+  $("notes-list").replaceChildren(...[...new Set([...serious, ...warnings])].map(({ text }) => node("li", text)));
 }
 
 function drawLease() {
@@ -322,14 +358,15 @@ function noteAlarms() {
   const told = connected ? status : null;
   set("unconfirmed", told?.beam === "UNCONFIRMED", "danger", "The beam may be on",
     "The controller has not acknowledged the blank. Look at the microscope: close the valves or blank by hand.", []);
-  if (told?.beam === "BLANKED") alarms.delete("blank");
   set("link", told && told.link !== "UP", "danger", "No link to the controller",
     "The controller blanks by its own watchdog. Check its cable and power; the service keeps trying.", []);
   set("trip", told?.trip, "danger", `Tripped: ${words(told?.trip?.cause ?? "")}`, told?.trip?.text ?? "",
     [["Clear and resume", () => attempt(resume), instrument.acquisition?.state !== "TRIPPED"], ["Clear", () => attempt(() => instrument.clearTrip())]]);
   // While nobody answers, nobody knows whether the beam is blanked: that is told once the service is back.
-  set("lost", connected && lost && !holds, "danger", "You lost control", `${lost}. The beam has been blanked. Take control again to resume or abort.`,
-    [["Take control", () => attempt(() => instrument.takeControl())]]);
+  const other = told?.lease?.held && !holds;
+  set("lost", connected && lost && !holds, "danger", "You lost control",
+    `${other ? `${told.lease.holder} has it now` : lost}. The beam has been blanked. Take control again to resume or abort.`,
+    [[other ? "Ask for control" : "Take control", () => attempt(toggleControl)]]);
   const asks = holds ? told?.lease?.takeover : null;
   set("takeover", asks, "info", `${asks?.holder} asks for control`, `${asks?.reason} — given in ${Math.ceil((asks?.grace_ms ?? 0) / 1000)} s unless you keep it.`,
     [["Keep control", () => instrument.declineTakeover()], ["Give it", () => attempt(() => instrument.releaseControl())]]);
@@ -337,7 +374,7 @@ function noteAlarms() {
 
 let drawn = "";
 function drawAlarms() {
-  const text = JSON.stringify([...alarms].map(([key, [kind, title, words]]) => [key, kind, title, words, instrument.acquisition?.state === "TRIPPED"]));
+  const text = JSON.stringify([...alarms].map(([key, [kind, title, words, buttons]]) => [key, kind, title, words, buttons.filter(([, , isHidden]) => !isHidden).map(([label]) => label)]));
   if (text === drawn) return;
   drawn = text;
   const rows = [...alarms.values()].map(([kind, title, text, buttons]) => {
@@ -369,14 +406,18 @@ function drawRun() {
   $("remaining").textContent = p?.remaining_ns ? `${duration(p.remaining_ns)} left` : p?.scan_time_ns ? `${duration(p.scan_time_ns)} of scan` : "";
   const running = state === "RUNNING";
   const facts = [
-    ["Rate", running ? scaled(p.positions_per_s, "/s") : "–"], ["Lead", running ? duration((loop?.lead_us ?? 0) * 1000) : "–"],
-    ["Holds", loop?.holds ?? 0, loop?.holds > 0], ["Gaps", p?.n_gaps ?? 0, p?.n_gaps > 0],
-    ["Idle", duration(loop?.idle_ns ?? 0)], ["Late", loop?.late_decisions ?? 0, loop?.late_decisions > 0],
+    ["Rate", "positions sampled per second", running ? scaled(p.positions_per_s, "/s") : "–"],
+    ["Lead", "exposure that the controller holds already", running ? duration((loop?.lead_us ?? 0) * 1000) : "–"],
+    ["Underruns", "times that the controller had no positions, or no room for samples, and waited, blanked", loop?.holds ?? 0, loop?.holds > 0],
+    ["Gaps", "positions without a sample", p?.n_gaps ?? 0, p?.n_gaps > 0],
+    ["Idle", "time that the beam waited, blanked, for positions", duration(loop?.idle_ns ?? 0)],
+    ["Late", "decisions of the policy that came too late", loop?.late_decisions ?? 0, loop?.late_decisions > 0],
   ];
-  $("facts").replaceChildren(...facts.flatMap(([name, value, bad]) => {
-    const dd = node("dd", String(value));
+  $("facts").replaceChildren(...facts.flatMap(([name, meaning, value, bad]) => {
+    const [dt, dd] = [node("dt", name), node("dd", String(value))];
+    dt.title = dd.title = meaning;
     if (bad) dd.className = "bad";
-    return [node("dt", name), dd];
+    return [dt, dd];
   }));
   drawDose(dose, told.plan, prediction);
   $("pause").disabled = state !== "RUNNING";
@@ -424,7 +465,10 @@ function offerDetectors(names) {
   if (instrument.asked.detector && !names.includes(instrument.asked.detector)) instrument.look({ detector: "" });
 }
 
-instrument.addEventListener("status", drawStatus);
+instrument.addEventListener("status", () => {
+  if (instrument.status.beam === "BLANKED") alarms.delete("blank");
+  drawStatus();
+});
 instrument.addEventListener("lease", drawStatus);
 instrument.addEventListener("disconnected", ({ detail }) => {
   const { reason } = detail.error;

@@ -229,6 +229,7 @@ export class Picture {
         "+": () => this.zoomBy(1.25), "=": () => this.zoomBy(1.25), "-": () => this.zoomBy(0.8), 0: () => this.fit(),
         ArrowLeft: () => (this.centre[1] -= step), ArrowRight: () => (this.centre[1] += step),
         ArrowUp: () => (this.centre[0] -= step), ArrowDown: () => (this.centre[0] += step),
+        Enter: () => this.plane && this.setRegion(this.seen()),
       };
       if (!keys[event.key] || event.ctrlKey || event.metaKey) return;
       event.preventDefault();
@@ -258,6 +259,12 @@ export class Picture {
       this.redraw();
     }
     this.pointers.set(event.pointerId, at);
+  }
+
+  /** The part of the field that is in sight. */
+  seen() {
+    const { clientWidth: w, clientHeight: h } = this.canvas;
+    return between(this.toGrid(0, 0), this.toGrid(w, h), this.grid);
   }
 
   setRegion(region) {

@@ -12,9 +12,17 @@ const OF_VIEWS = ["JITTERED", "POISSON_DISC", "RANDOM", "LINE_HOP", "SPIRAL", "S
 /** Which input answers for which field of a refused plan. */
 const INPUTS = [
   ["plan.fraction", "fraction"], ["plan.exposure", "dwell"], ["plan.field.grid", "pixels"], ["plan.field", "fov"], ["plan.region", "pixels"],
-  ["plan.limits", "limit"], ["plan.stop_rules", "stop"], ["plan.detectors", "detectors"], ["plan.pattern", "pattern"],
+  ["plan.limits", "limit"], ["plan.detectors", "detectors"], ["plan.pattern", "pattern"],
   ["plan.n_frames", "frames"], ["plan.estimation", "estimator"], ["plan.texts", "title"], ["column", "current"],
 ];
+
+/** Stop rules by input, in the order in which the plan has them. */
+const STOPS = {
+  resolution: (angstrom) => ({ resolution_nm: angstrom / 10 }),
+  dose: (dose) => ({ dose_e_per_a2: dose }),
+  time: (seconds) => ({ time_ns: Math.round(seconds * 1e9) }),
+  precision: (percent) => ({ precision: { relative: percent / 100 } }),
+};
 
 export class Planner {
   constructor(form, instrument, { onStart, onRegionCleared }) {
@@ -63,6 +71,21 @@ export class Planner {
     return value.trim() === "" ? undefined : Number(value);
   }
 
+  /** The stop rules that are stated. */
+  stops() {
+    return Object.keys(STOPS).filter((name) => this.number(`stop-${name}`) !== undefined);
+  }
+
+  /** The first input that is not the number it has to be. */
+  misread() {
+    for (const [input, element] of Object.entries(this.inputs)) {
+      const value = element.inputMode ? this.number(input) : undefined;
+      if (Number.isNaN(value)) return { input, message: "not a number. Decimals are written with a point." };
+      if (element.inputMode === "numeric" && value !== undefined && !Number.isInteger(value)) return { input, message: "not a whole number." };
+    }
+    return null;
+  }
+
   /** The plan that the form states, as the API carries it. Ranges are the service's business. */
   plan(kind = "ACQUIRE") {
     const plan = {
@@ -84,12 +107,7 @@ export class Planner {
     }
     const limit = this.number("limit");
     if (limit !== undefined) plan.limits.mean_dose_e_per_a2 = limit;
-    const stop = this.number("stop");
-    const rules = {
-      dose: { dose_e_per_a2: stop }, resolution: { resolution_nm: stop / 10 }, time: { time_ns: Math.round(stop * 1e9) },
-      precision: { precision: { relative: stop / 100 } },
-    };
-    if (stop !== undefined) plan.stop_rules.push(rules[this.inputs.stopkind.value]);
+    for (const name of this.stops()) plan.stop_rules.push(STOPS[name](this.number(`stop-${name}`)));
     this.addField(plan);
     return plan;
   }
@@ -136,6 +154,8 @@ export class Planner {
 
   async predict() {
     if (!this.instrument.connected) return;
+    const misread = this.misread();
+    if (misread) return this.refused(misread);
     this.asking = new AbortController();
     const { signal } = this.asking;
     try {
@@ -171,12 +191,13 @@ export class Planner {
     this.form.querySelector("#start").disabled = Boolean(error);
     this.form.querySelector("#prediction").classList.toggle("stale", Boolean(error));
     if (!error) return;
-    const [, name] = INPUTS.find(([path]) => error.field?.startsWith(path)) ?? [];
+    const [, rule] = /^plan\.stop_rules\[(\d+)\]/.exec(error.field ?? "") ?? [];
+    const [, name] = error.input ? [, error.input] : rule ? [, `stop-${this.stops()[rule]}`] : INPUTS.find(([path]) => error.field?.startsWith(path)) ?? [];
     const input = name === "detectors" ? this.form.querySelector("#detectors") : this.inputs[name];
     input?.setAttribute("aria-invalid", "true");
     input?.setAttribute("aria-describedby", "refusal");
     const said = error.field ? `${inWords(error.field)}: ${error.value || "nothing"} is not allowed. Allowed: ${error.allowed}.` : error.message;
-    refusal.textContent = said;
+    refusal.textContent = asTyped(input) + said;
   }
 
   async stateCurrent() {
@@ -203,6 +224,12 @@ function fill(select, names) {
   const chosen = select.value;
   select.replaceChildren(...names.map((name) => new Option(words(name), name)));
   if (names.includes(chosen)) select.value = chosen;
+}
+
+/** An input as the person sees it, whose unit may differ from that of the API: "Fraction, 130 %: ". */
+function asTyped(input) {
+  const unit = input?.parentElement.querySelector("i")?.textContent;
+  return unit && input.value ? `${input.labels[0].textContent.replace(unit, "").trim()}, ${input.value} ${unit}: ` : "";
 }
 
 const inWords = (path) => path.replace(/^plan\./, "").replace(/\[\d+\]/g, "").replaceAll("_", " ").replaceAll(".", ", ");

@@ -4,22 +4,32 @@ import { npy, save, tiff } from "./files.js";
 import { node } from "./plan.js";
 import { count, digits, time, words } from "./text.js";
 
+/** Acquisitions that are listed at first, and more with each "Older". */
+const PAGE = 30;
+
 export class Results {
-  constructor(list, instrument, { onChosen }) {
+  constructor(list, older, instrument, { onChosen }) {
     this.list = list;
     this.instrument = instrument;
     this.onChosen = onChosen;
     this.chosen = "";
+    this.wanted = PAGE;
+    this.older = older;
+    older.addEventListener("click", () => {
+      this.wanted = Math.min(1000, this.wanted + PAGE);
+      this.refresh();
+    });
   }
 
   async refresh() {
     let answer;
     try {
-      answer = await this.instrument.service.call("AcquisitionService/ListAcquisitions", { page_size: 30 });
+      answer = await this.instrument.service.call("AcquisitionService/ListAcquisitions", { page_size: this.wanted });
     } catch {
       return; // told by the connection already
     }
     const rows = answer.acquisitions.map((told) => this.row(told));
+    this.older.hidden = !answer.next_page_token;
     this.list.replaceChildren(...(rows.length ? rows : [node("p", "Nothing has been acquired yet.")]));
   }
 
