@@ -225,6 +225,11 @@ impl fmt::Display for EndReason {
                     "precision" => " of the mean signal",
                     _ => "",
                 };
+                // As many digits as anybody reads, and no zeros after them.
+                let achieved = match achieved.abs() {
+                    large if large >= 1e4 => achieved.round(),
+                    _ => format!("{achieved:.3e}").parse().unwrap_or(*achieved),
+                };
                 write!(f, "stop rule {rule} was reached at {achieved}{unit}")
             }
             Self::DoseLimit { limit } => {

@@ -29,7 +29,7 @@ def swift(tmp_path):
 @pytest.fixture
 def source(swift, daemon, monkeypatch):
     """The hardware source that Swift has made of the plug-in."""
-    monkeypatch.setenv("BEAMWRIGHT_ADDRESS", daemon.address)
+    monkeypatch.setenv("BEAMWRIGHT_SERVER", daemon.address)
     plugin.run()
     found = HardwareSource.HardwareSourceManager().get_hardware_source_for_hardware_source_id("beamwright")
     assert found is not None
@@ -141,7 +141,7 @@ def test_a_frame_of_swift_says_the_same_as_the_plan(source, microscope):
 
 
 def test_without_a_service_swift_starts_and_says_why(swift, monkeypatch, caplog):
-    monkeypatch.setenv("BEAMWRIGHT_ADDRESS", "127.0.0.1:1")
+    monkeypatch.setenv("BEAMWRIGHT_SERVER", "127.0.0.1:1")
     plugin.run()
     assert "no service answers at 127.0.0.1:1" in caplog.text
     assert HardwareSource.HardwareSourceManager().get_hardware_source_for_hardware_source_id("beamwright") is None

@@ -12,7 +12,7 @@ import grpc
 import numpy as np
 from beamwright import v1
 
-channel = grpc.insecure_channel(os.environ.get("BEAMWRIGHT_ADDRESS", "127.0.0.1:7410"))
+channel = grpc.insecure_channel(os.environ.get("BEAMWRIGHT_SERVER", "127.0.0.1:7410"))
 instrument = v1.InstrumentServiceStub(channel)
 control = v1.ControlServiceStub(channel)
 acquisitions = v1.AcquisitionServiceStub(channel)

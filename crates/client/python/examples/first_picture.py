@@ -3,7 +3,7 @@
 # %% Connect, and ask what a plan would cost. Nothing moves, and no control is needed.
 import beamwright as bw
 
-microscope = bw.connect()  # 127.0.0.1:7410, or what BEAMWRIGHT_ADDRESS says
+microscope = bw.connect()  # 127.0.0.1:7410, or what BEAMWRIGHT_SERVER says
 plan = bw.Plan(fraction=0.1, dwell=20 * bw.us, title="a tenth of the pixels")
 cost = microscope.predict(plan)
 print(f"{cost.n_positions} positions, {cost.scan_time_ns * 1e-9:.2f} s, {cost.dose_e_per_a2:.0f} e/Å² on average")

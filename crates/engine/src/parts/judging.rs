@@ -3,7 +3,9 @@
 //! Neither may be fooled by what an estimator has learnt to expect. **Precision** counts as the standard deviation of a
 //! pixel the larger of the estimate's own uncertainty and what the places of the samples alone allow: a place that nobody
 //! looked at may differ as the whole field varies, however regular it seems. **Resolution** is judged by two estimates from
-//! two halves of the samples that share nothing, neither model nor length scale: what both show is there.
+//! two halves of the samples that share nothing, neither model nor length scale: what both show is there. Where nobody has
+//! looked yet both show the same emptiness, with the same sharp edge to what was seen: so nothing is resolved before every
+//! part of the field has its share of samples.
 
 use super::recon_failure;
 use crate::Prepared;
@@ -17,6 +19,48 @@ const FEWEST: f64 = 0.02;
 /// Judged again when there are this many times more positions.
 const AGAIN: f64 = 1.1;
 
+/// Side of the parts of the field that must all be sampled, px.
+const PART: u32 = 32;
+/// Of the mean number of samples per pixel each part has at least so much: policies leave what is empty thin.
+const SHARE: f64 = 0.125;
+
+/// Samples in every part of the field.
+struct Coverage {
+    grid: Grid,
+    n_samples: Vec<u64>,
+}
+
+impl Coverage {
+    fn new(grid: Grid) -> Self {
+        let n_parts = grid.n_rows().div_ceil(PART) * grid.n_cols().div_ceil(PART);
+        Self {
+            grid,
+            n_samples: vec![0; n_parts as usize],
+        }
+    }
+
+    fn add(&mut self, block: &SampleBlock) {
+        let part = |at: f32, n: u32| (at.round().max(0.0) as u32).min(n - 1) / PART;
+        for (&row, &col) in block.row.iter().zip(&block.col) {
+            let parts_across = self.grid.n_cols().div_ceil(PART);
+            let at = part(row, self.grid.n_rows()) * parts_across + part(col, self.grid.n_cols());
+            self.n_samples[at as usize] += 1;
+        }
+    }
+
+    fn is_whole(&self) -> bool {
+        let (n_rows, n_cols) = (self.grid.n_rows(), self.grid.n_cols());
+        let per_pixel = self.n_samples.iter().sum::<u64>() as f64 / self.grid.n_pixels() as f64;
+        let side = |at: u32, n: u32| f64::from((n - at * PART).min(PART));
+        let parts = (0..n_rows.div_ceil(PART))
+            .flat_map(|row| (0..n_cols.div_ceil(PART)).map(move |col| (row, col)));
+        parts.zip(&self.n_samples).all(|((row, col), &n)| {
+            let expected = per_pixel * side(row, n_rows) * side(col, n_cols);
+            n > 0 && n as f64 >= SHARE * expected
+        })
+    }
+}
+
 /// Judges the estimates of one acquisition.
 pub(crate) struct Judge {
     rules: Vec<StopRule>,
@@ -24,6 +68,7 @@ pub(crate) struct Judge {
     pitch: Pitch,
     /// Estimators of the halves, where a rule asks for a resolution.
     halves: Option<[Box<dyn Reconstructor>; 2]>,
+    coverage: Coverage,
     due_at: u64,
 }
 
@@ -57,6 +102,7 @@ impl Judge {
             grid: plan.field.grid,
             pitch: plan.field.pitch,
             halves,
+            coverage: Coverage::new(plan.field.grid),
             due_at: ((plan.field.grid.n_pixels() as f64 * FEWEST) as u64).max(1),
         }))
     }
@@ -66,6 +112,7 @@ impl Judge {
         let Some(halves) = &mut self.halves else {
             return;
         };
+        self.coverage.add(block);
         for (k, half) in halves.iter_mut().enumerate() {
             half.absorb(&every_other(block, k));
         }
@@ -92,29 +139,32 @@ impl Judge {
 
     /// The finest period on which both halves agree, nm.
     fn resolved_nm(&mut self) -> f64 {
+        if !self.coverage.is_whole() {
+            return f64::INFINITY;
+        }
         let (Some([first, second]), Pitch::Nanometres(pixel)) = (&mut self.halves, self.pitch)
         else {
             return f64::INFINITY;
         };
-        let mean = |half: &mut Box<dyn Reconstructor>| {
+        let image = |half: &mut Box<dyn Reconstructor>| {
             half.refine(WorkQuota::ALL);
             let estimate = half.estimate();
             let whole = estimate.scale == 1;
-            estimate
-                .detectors
-                .into_iter()
-                .next()
-                .filter(|_| whole)
-                .map(|d| d.mean)
+            estimate.detectors.into_iter().next().filter(|_| whole)
         };
-        let (Some(a), Some(b)) = (mean(first), mean(second)) else {
+        let (Some(a), Some(b)) = (image(first), image(second)) else {
             return f64::INFINITY;
         };
-        let Ok(frc) = recon::quality::frc_between_halves(self.grid, self.pitch, &a, &b) else {
+        let Ok(frc) = recon::quality::frc_between_halves(self.grid, self.pitch, &a.mean, &b.mean)
+        else {
             return f64::INFINITY;
         };
         let side = f64::from(self.grid.n_rows().max(self.grid.n_cols()));
-        let ring = finest_ring(&frc.curve);
+        let variance = |d: &DetectorEstimate| {
+            let sum: f64 = d.uncertainty.iter().map(|u| f64::from(*u).powi(2)).sum();
+            sum / d.uncertainty.len().max(1) as f64
+        };
+        let ring = finest_ring(&frc, variance(&a).max(variance(&b)));
         if ring == 0 {
             f64::INFINITY
         } else {
@@ -124,9 +174,15 @@ impl Judge {
 }
 
 /// The last ring on which two halves agree by the half-bit criterion, and a neighbour of it too; 0 where there is none.
-/// A lattice has nothing between its peaks: the first ring without agreement says nothing.
-fn finest_ring(curve: &[f64]) -> usize {
+/// A lattice has nothing between its peaks: the first ring without agreement says nothing. What agrees must also be more than
+/// the estimates' own error, `variance`, has on average in a ring: a smooth guess has next to nothing in the outer rings,
+/// and that next to nothing is the same in both, as both are made in the same way.
+fn finest_ring(frc: &recon::quality::Frc, variance: f64) -> usize {
+    let curve = &frc.curve;
     let agrees = |i: usize| {
+        if frc.power.get(i).is_none_or(|power| *power <= variance) {
+            return false;
+        }
         let n = (std::f64::consts::TAU * i as f64).max(1.0);
         let half_bit = (0.2071 + 1.9102 / n.sqrt()) / (1.2071 + 0.9102 / n.sqrt());
         curve.get(i).is_some_and(|c| *c >= half_bit)
@@ -258,6 +314,48 @@ mod tests {
     }
 
     #[test]
+    fn a_field_is_covered_once_every_part_has_its_share() {
+        let grid = Grid::new(100, 70).unwrap();
+        let mut coverage = Coverage::new(grid);
+        assert!(!coverage.is_whole());
+        let block = |rows: std::ops::Range<u32>, step: usize| {
+            let places =
+                rows.flat_map(|r| (0..70).step_by(step).map(move |c| (r as f32, c as f32)));
+            let (row, col) = places.unzip();
+            samples(row, col)
+        };
+        // A raster that has not come to the last, narrow band.
+        coverage.add(&block(0..96, 1));
+        assert!(!coverage.is_whole());
+        // A tenth of the others' density there is too little, a seventh is enough.
+        coverage.add(&block(96..100, 10));
+        assert!(!coverage.is_whole());
+        coverage.add(&block(96..97, 2));
+        assert!(coverage.is_whole());
+    }
+
+    fn samples(row: Vec<f32>, col: Vec<f32>) -> SampleBlock {
+        use domain::{PerPosition, SampleFlags};
+        SampleBlock {
+            sequence: 0,
+            first_position: 0,
+            frame: 0,
+            t0_ns: 0,
+            row,
+            col,
+            row_actual: Vec::new(),
+            col_actual: Vec::new(),
+            path_covariance: Vec::new(),
+            dwell_ns: PerPosition::Uniform(1000),
+            settle_ns: PerPosition::Uniform(0),
+            electrons: PerPosition::Uniform(1.0),
+            electrons_outside: PerPosition::Uniform(0.0),
+            flags: PerPosition::Uniform(SampleFlags::default()),
+            signals: Vec::new(),
+        }
+    }
+
+    #[test]
     fn an_uncalibrated_estimate_is_not_judged() {
         let mut early = estimate(vec![1.0; 256], 0.001, vec![0.0; 256]);
         early.detectors[0].calibrated = false;
@@ -272,7 +370,18 @@ mod tests {
             curve[i] = 0.95;
         }
         curve[50] = 0.6;
-        assert_eq!(finest_ring(&curve), 31);
-        assert_eq!(finest_ring(&[1.0, 0.0, 0.1, 0.0, 0.05]), 0);
+        let frc = |curve: Vec<f64>, power: Vec<f64>| recon::quality::Frc {
+            cycles_per_px: 0.0,
+            resolution_nm: None,
+            curve,
+            power,
+        };
+        let mut power = vec![1.0; 64];
+        assert_eq!(finest_ring(&frc(curve.clone(), power.clone()), 0.1), 31);
+        // Both are as good as flat there.
+        power[25..].fill(1e-6);
+        assert_eq!(finest_ring(&frc(curve, power), 0.1), 11);
+        let few = vec![1.0, 0.0, 0.1, 0.0, 0.05];
+        assert_eq!(finest_ring(&frc(few, vec![1.0; 5]), 0.1), 0);
     }
 }

@@ -14,6 +14,9 @@ pub struct Frc {
     pub resolution_nm: Option<f64>,
     /// Correlation by ring; ring `i` is centred at `i / max(rows, columns)` cycles/px, ring 0 is left at 1.
     pub curve: Vec<f64>,
+    /// Variance that both images show, by ring: their mean cross power per coefficient, 1 for two equal images of white noise
+    /// of unit variance. Where it is next to nothing, what correlates is how the images were made.
+    pub power: Vec<f64>,
 }
 
 /// Against a truth, threshold 0.5, both images under a Hann window.
@@ -63,6 +66,10 @@ fn frc(grid: Grid, pitch: Pitch, a: &[f32], b: &[f32], threshold: impl Fn(f64) -
     };
     let mut curve: Vec<f64> = rings.iter().map(correlation).collect();
     curve[0] = 1.0;
+    // Σw² of the window, ⅜ of the places along each axis.
+    let window = (n_rows * n_cols) as f64 * 9.0 / 64.0;
+    let power = rings.iter().map(|r| r[0] / r[3].max(1.0) / window);
+    let power = power.collect();
     let cycles_per_px = crossing(&curve, |i| threshold(rings[i][3])) / side as f64;
     let resolution_nm = match pitch {
         Pitch::Nanometres(nm) if cycles_per_px > 0.0 => Some(nm.nm() / cycles_per_px),
@@ -72,6 +79,7 @@ fn frc(grid: Grid, pitch: Pitch, a: &[f32], b: &[f32], threshold: impl Fn(f64) -
         cycles_per_px: cycles_per_px.min(0.5),
         resolution_nm,
         curve,
+        power,
     }
 }
 
@@ -146,6 +154,19 @@ mod tests {
             "{}",
             halves.cycles_per_px
         );
+    }
+
+    #[test]
+    fn the_power_of_white_noise_is_its_variance_in_every_ring() {
+        let grid = Grid::new(64, 64).unwrap();
+        let (image, other) = (noise(5), noise(6));
+        let power = |a: &[f32], b: &[f32]| {
+            let frc = frc_between_halves(grid, Pitch::Unknown, a, b).unwrap();
+            let outer = &frc.power[16..33];
+            outer.iter().sum::<f64>() / outer.len() as f64
+        };
+        assert!((power(&image, &image) * 12.0 - 1.0).abs() < 0.1);
+        assert!(power(&image, &other).abs() * 12.0 < 0.1);
     }
 
     #[test]

@@ -13,8 +13,8 @@ import grpc
 from beamwright import v1
 from beamwright.errors import VersionMismatch
 
-DEFAULT_TARGET = os.environ.get("BEAMWRIGHT_ADDRESS", "127.0.0.1:7410")
-"""Where a service is that is not named: what `BEAMWRIGHT_ADDRESS` says, else this machine."""
+DEFAULT_TARGET = os.environ.get("BEAMWRIGHT_SERVER", "127.0.0.1:7410")
+"""Where a service is that is not named: what `BEAMWRIGHT_SERVER` says, else this machine."""
 API_PACKAGE = "beamwright.v1"
 API_REVISION = 1
 """The revision of the API that this client needs."""

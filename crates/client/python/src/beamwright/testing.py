@@ -78,7 +78,7 @@ class Daemon:
 
 def run(program: str, address: str, timeout_s: float = 300.0) -> str:
     """Runs a program on its own, with `address` for a service that it does not name; what it printed."""
-    environment = {**os.environ, "BEAMWRIGHT_ADDRESS": address}
+    environment = {**os.environ, "BEAMWRIGHT_SERVER": address}
     ran = subprocess.run([sys.executable, "-c", program], env=environment, capture_output=True, text=True, timeout=timeout_s)
     assert ran.returncode == 0, ran.stderr
     return ran.stdout

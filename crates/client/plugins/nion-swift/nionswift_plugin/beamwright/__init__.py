@@ -265,9 +265,9 @@ _module: Module | None = None
 
 
 def run() -> None:
-    """Called by Swift when it starts. `BEAMWRIGHT_ADDRESS` and `BEAMWRIGHT_TOKEN_FILE` say where the service is."""
+    """Called by Swift when it starts. `BEAMWRIGHT_SERVER` and `BEAMWRIGHT_TOKEN_FILE` say where the service is."""
     global _module
-    address = os.environ.get("BEAMWRIGHT_ADDRESS", "127.0.0.1:7410")
+    address = os.environ.get("BEAMWRIGHT_SERVER", "127.0.0.1:7410")
     token_file = os.environ.get("BEAMWRIGHT_TOKEN_FILE")
     try:
         token = pathlib.Path(token_file).read_text().strip() if token_file else ""
