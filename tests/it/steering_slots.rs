@@ -69,7 +69,8 @@ impl Client {
     fn nonsense(&mut self, offer: &v1::SteerOffer, name: &str) -> v1::SteerDecision {
         let mut decision = decision(offer, name, &[[FORBIDDEN_ROW, 1.0]]);
         match self.below(8) {
-            0 => decision.batch_id += 1 + u64::from(self.below(1000)),
+            // Far ahead: the number of a slot that is offered meanwhile would be a good answer to that one.
+            0 => decision.batch_id += 1_000_000_000 + u64::from(self.below(1000)),
             1 => decision.revision += 1 + u64::from(self.below(5)),
             2 => decision.lease_epoch = decision.lease_epoch.wrapping_sub(1),
             3 => decision.acquisition = "acquisitions/20260101-000000-000".to_owned(),
