@@ -135,7 +135,9 @@ impl Client {
             .entry(verdict.outcome().as_str_name())
             .or_default() += 1;
         if verdict.outcome() == SteerOutcome::Accepted {
-            let places = sent.good.expect("nonsense and copies are refused");
+            let places = sent
+                .good
+                .unwrap_or_else(|| panic!("nonsense or a copy was taken: {verdict:?}"));
             let before = self.accepted.insert(sent.batch_id, places);
             assert_eq!(before, None, "slot {} was filled twice", sent.batch_id);
         }

@@ -160,7 +160,8 @@ async fn a_service_under_faults_of_all_kinds_slips_nothing_and_does_not_grow() {
     let firmware = code_microscope_with(&["--faults", &faults.display().to_string()]);
     let line = Line::to(&firmware.address);
     let config = configuration(&bench, &line.address);
-    let served = bench.serve(&["--config", &config]);
+    // As the systemd unit has it: what many threads free in arenas of their own stays with the process.
+    let served = bench.serve_with(&["--config", &config], &[("MALLOC_ARENA_MAX", "2")]);
     let client = Client::connect(&served.url).await.unwrap();
     let mut world = World {
         bench,
