@@ -10,11 +10,13 @@ use proto::v1::{self, ErrorReason};
 use rand_chacha::ChaCha8Rng;
 use rand_core::{RngCore, SeedableRng};
 use std::collections::BTreeMap;
-use tonic::transport::Channel;
 use tonic::{Code, Status};
 
 /// Requests in flight at once.
 const N_AT_ONCE: u64 = 16;
+/// Requests of one connection. A client's HTTP/2 library gives a connection up after 1024 frames for streams that it has let
+/// go of, and here every stream is let go of after its first answer.
+const N_PER_CONNECTION: u64 = 500;
 
 fn number(name: &str, default: u64) -> u64 {
     std::env::var(name).map_or(default, |text| text.parse().unwrap())
@@ -74,7 +76,7 @@ fn is_right(answer: &Result<Option<Vec<u8>>, Status>) -> bool {
 
 /// Sends a share of the malformed requests of a call; the codes, and the answers that are wrong.
 async fn share(
-    channel: Channel,
+    url: String,
     token: String,
     name: String,
     base: Vec<u8>,
@@ -83,9 +85,13 @@ async fn share(
     let mut rng = ChaCha8Rng::seed_from_u64(seed);
     let (mut codes, mut wrong) = (BTreeMap::new(), Vec::new());
     let path = format!("/beamwright.v1.{name}");
-    for _ in 0..n {
+    let mut connection = channel(&url).await;
+    for i in 0..n {
+        if i > 0 && i % N_PER_CONNECTION == 0 {
+            connection = channel(&url).await;
+        }
         let bytes = spoilt(&base, &mut rng);
-        let answer = call(&channel, Some(&token), &path, bytes.clone()).await;
+        let answer = call(&connection, Some(&token), &path, bytes.clone()).await;
         let code = answer.as_ref().err().map_or(Code::Ok, Status::code);
         *codes.entry(format!("{code:?}")).or_default() += 1;
         if !is_right(&answer) {
@@ -103,7 +109,6 @@ async fn whatever_bytes_a_call_gets_it_says_what_is_wrong_and_the_beam_stays_off
     let directory = tempfile::tempdir().unwrap();
     let (server, tokens) = guarded(directory.path()).await;
     let admin = client_with(&server.url, &tokens[2]).await;
-    let channel = channel(&server.url).await;
     let mut wrong = Vec::new();
     for name in calls() {
         let lease = taken(&admin).await;
@@ -119,8 +124,8 @@ async fn whatever_bytes_a_call_gets_it_says_what_is_wrong_and_the_beam_stays_off
         let mut shares = tokio::task::JoinSet::new();
         for i in 0..N_AT_ONCE {
             let part = (n.div_ceil(N_AT_ONCE), seed.wrapping_mul(31).wrapping_add(i));
-            let (channel, token) = (channel.clone(), tokens[role].clone());
-            shares.spawn(share(channel, token, name.clone(), base.clone(), part));
+            let (url, token) = (server.url.clone(), tokens[role].clone());
+            shares.spawn(share(url, token, name.clone(), base.clone(), part));
         }
         let mut codes = BTreeMap::<String, u64>::new();
         for (found, more) in shares.join_all().await {

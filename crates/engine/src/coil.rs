@@ -337,7 +337,7 @@ fn parked(coils: &PlannedCoils) -> Result<CoilPredictor, Invalid> {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use domain::{Angle, Grid, Nanometres, PerPosition, Pitch, SampleFlags};
+    use domain::{Angle, Grid, Nanometres, PerPosition, Pitch};
     use hal::FieldUnit;
 
     fn calibration() -> CoilCalibration {
@@ -370,21 +370,8 @@ mod tests {
 
     fn block(t0_ns: u64, n: usize) -> SampleBlock {
         SampleBlock {
-            sequence: 0,
-            first_position: 0,
-            frame: 0,
             t0_ns,
-            row: vec![0.0; n],
-            col: vec![0.0; n],
-            row_actual: Vec::new(),
-            col_actual: Vec::new(),
-            path_covariance: Vec::new(),
-            dwell_ns: PerPosition::Uniform(1000),
-            settle_ns: PerPosition::Uniform(0),
-            electrons: PerPosition::Uniform(1.0),
-            electrons_outside: PerPosition::Uniform(0.0),
-            flags: PerPosition::Uniform(SampleFlags::default()),
-            signals: Vec::new(),
+            ..SampleBlock::ideal(vec![0.0; n], vec![0.0; n], 1.0, Vec::new())
         }
     }
 

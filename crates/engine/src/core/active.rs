@@ -485,9 +485,10 @@ impl Core {
     }
 
     fn tripped(&mut self, id: TripId, cause: TripCause, now: Duration, actions: &mut Vec<Action>) {
-        self.device.trip = Some((id, cause));
+        // A link may tell it twice, ahead of what is in line and in line; only the first word begins anything.
+        let is_news = self.device.trip.replace((id, cause)) != Some((id, cause));
         self.disarmed(now);
-        if let Some(active) = &mut self.active {
+        if let Some(active) = self.active.as_mut().filter(|_| is_news) {
             active.resumption.forget();
             active.resumption.is_untold = true;
         }

@@ -335,24 +335,7 @@ mod tests {
     }
 
     fn samples(row: Vec<f32>, col: Vec<f32>) -> SampleBlock {
-        use domain::{PerPosition, SampleFlags};
-        SampleBlock {
-            sequence: 0,
-            first_position: 0,
-            frame: 0,
-            t0_ns: 0,
-            row,
-            col,
-            row_actual: Vec::new(),
-            col_actual: Vec::new(),
-            path_covariance: Vec::new(),
-            dwell_ns: PerPosition::Uniform(1000),
-            settle_ns: PerPosition::Uniform(0),
-            electrons: PerPosition::Uniform(1.0),
-            electrons_outside: PerPosition::Uniform(0.0),
-            flags: PerPosition::Uniform(SampleFlags::default()),
-            signals: Vec::new(),
-        }
+        SampleBlock::ideal(row, col, 1.0, Vec::new())
     }
 
     #[test]

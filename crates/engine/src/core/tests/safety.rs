@@ -749,3 +749,22 @@ fn it_goes_on_once_the_recorder_answers_again() {
     rig.check_ends();
     rig.check_distinct();
 }
+
+/// The link tells the trip a second time, in line with the samples, when it is being cleared already.
+#[test]
+fn a_trip_that_is_told_twice_is_gone_on_from_once() {
+    let mut plan = plan();
+    plan.resume_after_trip = Some(3);
+    let mut rig = Rig::running(&plan);
+    rig.auto_clear = false;
+    let id = stall(&mut rig, 0, 20 * 10_000);
+    let cause = TripCause::Watchdog;
+    rig.event(Event::Device(hal::Event::Tripped { id, cause }));
+    rig.event(Event::Device(hal::Event::TripCleared));
+    rig.tick(MS * 1000);
+    assert_eq!((rig.state(), rig.arms.len()), (State::Running, 2));
+    assert_eq!(rig.cleared, [id]);
+    rig.finish();
+    rig.check_ends();
+    rig.check_distinct();
+}
