@@ -337,7 +337,7 @@ fn parked(coils: &PlannedCoils) -> Result<CoilPredictor, Invalid> {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use domain::{Angle, Grid, Nanometres, PerPosition, Pitch};
+    use domain::{Angle, Grid, Nanometres, Pitch};
     use hal::FieldUnit;
 
     fn calibration() -> CoilCalibration {
