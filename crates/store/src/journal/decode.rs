@@ -79,6 +79,7 @@ pub(crate) fn batch(payload: &[u8]) -> Option<BatchRecord> {
     let (t_ns, id, lease_epoch) = (c.u64()?, BatchId(c.u64()?), c.u64()?);
     let (first_position, revision) = (c.u64()?, c.u64()?);
     let (frame, n) = (c.u32()?, count(c.u32()?)?);
+    first_position.checked_add(n as u64)?;
     let (flags, decider, layout, n_identity) = (c.u8()?, c.u8()?, c.u16()?, c.u8()?);
     let identity = std::str::from_utf8(c.bytes(usize::from(n_identity))?).ok()?;
     let has = |bit: u16| n == 0 || layout & bit != 0;
@@ -249,6 +250,7 @@ impl BlockHead {
             n_signals: c.u8()?,
         };
         let reserved = c.u8()?;
+        head.first_position.checked_add(head.n as u64)?;
         (reserved == 0 && head.layout & !block_layout::ALL == 0).then_some(head)
     }
 }
@@ -271,6 +273,7 @@ fn gap(payload: &[u8]) -> Option<GapRecord> {
     let c = &mut Cursor::new(payload);
     let (t_ns, first_position, n_positions, unblanked_ns) =
         (c.u64()?, c.u64()?, c.u64()?, c.u64()?);
+    first_position.checked_add(n_positions)?;
     let electrons = c.f64()?;
     let arming = ArmingId {
         session: c.u32()?,
