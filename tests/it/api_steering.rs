@@ -140,7 +140,9 @@ async fn a_client_steers_the_beam_where_it_says_and_ends_it_while_a_panel_looks_
     assert_eq!(done.state, client::AcquisitionState::Finished);
     assert_eq!((done.progress.n_sampled, done.progress.n_gaps), (23, 0));
     assert_eq!(done.progress.n_pixels_visited, 22);
-    assert_eq!(done.metrics.late_decisions, 0);
+    // Both answers count however late they were, and nothing else was sent.
+    let metrics = &done.metrics;
+    assert_eq!((metrics.decisions, metrics.fallback_positions), (2, 0));
     check_samples(client, &created.id, &[&places[..], &again].concat()).await;
     let seen = panel.await.unwrap();
     assert_eq!(seen.n_sampled, 23);
