@@ -16,7 +16,7 @@ const THREADS: usize = 2;
 
 /// Runs `beamwright bench time`: the policy gets the scan time of the jittered frame.
 pub(crate) fn time(args: &BenchTimeArgs, output: &Output) -> Result<(), Failure> {
-    let policy = policy_of(&args.pattern)?;
+    let policy = pattern_of(&args.pattern)?;
     output.line(format!(
         "{:<28}{:>6}{:>9}{:>6}{:>11}{:>11}{:>10}{:>10}{:>8}",
         "specimen",
@@ -69,7 +69,7 @@ pub(crate) fn time(args: &BenchTimeArgs, output: &Output) -> Result<(), Failure>
 pub(crate) fn dose(args: &BenchDoseArgs, output: &Output) -> Result<(), Failure> {
     let named = args.estimators.iter().map(|n| Estimator::from_name(n));
     let estimators = named.collect::<Result<Vec<_>, _>>()?;
-    let patterns = args.patterns.iter().map(|n| policy_of(n));
+    let patterns = args.patterns.iter().map(|n| pattern_of(n));
     let patterns = patterns.collect::<Result<Vec<_>, _>>()?;
     let names = patterns.iter().map(Pattern::name);
     output.line(format!(
@@ -161,16 +161,13 @@ fn by_policy(plan: &Plan, policy: &Pattern) -> Plan {
     }
 }
 
-fn policy_of(name: &str) -> Result<Pattern, Invalid> {
-    match name {
-        "jittered" => Ok(Pattern::Jittered),
-        "adaptive" => Ok(Pattern::Adaptive),
-        "uncertainty" => Ok(Pattern::Uncertainty),
-        "edges" => Ok(Pattern::Edges),
-        "revisit" => Ok(Pattern::Revisit),
-        other => {
-            let allowed = "jittered, adaptive, uncertainty, edges, revisit";
-            Err(Invalid::new("pattern", format!("{other:?}"), allowed))
+/// A pattern by its name; nobody answers for an external one here.
+fn pattern_of(name: &str) -> Result<Pattern, Invalid> {
+    match Pattern::from_name(name)? {
+        Pattern::External { .. } => {
+            let allowed = "a static pattern or a built-in policy";
+            Err(Invalid::new("pattern", name, allowed))
         }
+        pattern => Ok(pattern),
     }
 }

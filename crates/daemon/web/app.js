@@ -365,7 +365,7 @@ function noteAlarms() {
   // While nobody answers, nobody knows whether the beam is blanked: that is told once the service is back.
   const other = told?.lease?.held && !holds;
   set("lost", connected && lost && !holds, "danger", "You lost control",
-    `${other ? `${told.lease.holder} has it now` : lost}. The beam has been blanked. Take control again to resume or abort.`,
+    `${other ? `${told.lease.holder} has it now` : lost}. The beam was blanked. Take control again to resume or abort.`,
     [[other ? "Ask for control" : "Take control", () => attempt(toggleControl)]]);
   const asks = holds ? told?.lease?.takeover : null;
   set("takeover", asks, "info", `${asks?.holder} asks for control`, `${asks?.reason} — given in ${Math.ceil((asks?.grace_ms ?? 0) / 1000)} s unless you keep it.`,

@@ -210,8 +210,7 @@ impl Finishing {
         let detectors = estimator.recon().estimate().detectors;
         let calibrated: Vec<bool> = detectors.iter().map(|d| d.calibrated).collect();
         finaliser.set_calibrated(&calibrated);
-        let used = estimator.transferred();
-        self.finaliser()?.set_model_use(used);
+        finaliser.set_model_use(estimator.transferred());
         let learned = estimator.recon().learned();
         if !learned.is_empty() {
             store::write_models(&store::model_path(&self.path), &learned)
