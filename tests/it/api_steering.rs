@@ -144,8 +144,7 @@ async fn a_client_steers_the_beam_where_it_says_and_ends_it_while_a_panel_looks_
     let metrics = &done.metrics;
     assert_eq!((metrics.decisions, metrics.fallback_positions), (2, 0));
     check_samples(client, &created.id, &[&places[..], &again].concat()).await;
-    let seen = panel.await.unwrap();
-    assert_eq!(seen.n_sampled, 23);
+    check_told(&panel.await.unwrap());
     release(lease).await;
     assert!(server.stop().await);
 }
@@ -167,8 +166,40 @@ async fn check_samples(client: &client::Client, id: &str, places: &[[f32; 2]]) {
     assert_eq!(settle, expected);
 }
 
+/// What the service says of the whole of it.
+fn check_told(told: &v1::Acquisition) {
+    assert_eq!(told.progress.as_ref().unwrap().n_sampled, 23);
+    let steering = told.steering.as_ref().unwrap();
+    assert_eq!((steering.offered, steering.fallbacks), (2, 0));
+    assert_eq!(
+        (steering.accepted, steering.refused, steering.late),
+        (2, 1, 0)
+    );
+    assert!(steering.round_trip_p50_us > 0 && !steering.principal.is_empty());
+    let seconds = |t: &Option<prost_types::Timestamp>| t.as_ref().map(|t| (t.seconds, t.nanos));
+    let (created, started, ended) = (&told.create_time, &told.start_time, &told.end_time);
+    assert!(seconds(created) < seconds(started) && seconds(started) < seconds(ended));
+    assert!(told.calibrations[0].starts_with("calibrations/"));
+    let dose = told.dose.as_ref().unwrap();
+    let booked = dose.dwell_electrons + dose.outside_electrons;
+    let counted = dose.controller_electrons.unwrap();
+    assert!((counted / booked - 1.0).abs() < 0.01, "{counted} {booked}");
+    // 23 dwells, and what the blanker and the travel take.
+    assert!(dose.unblanked_ns >= 23 * 800);
+    let result = told.result.as_ref().unwrap();
+    let journal = std::path::Path::new(&result.dataset_path).join("journal");
+    let digest = store::sha256(std::fs::File::open(journal).unwrap()).unwrap();
+    assert_eq!(result.journal_sha256, digest);
+    let quality = &result.quality[0];
+    assert_eq!(
+        (quality.detector.as_str(), result.quality.len()),
+        ("haadf", 1)
+    );
+    assert!(quality.rms_uncertainty > 0.0 && quality.relative_uncertainty > 0.0);
+}
+
 /// What a panel is told of an acquisition until it has ended.
-async fn looks_on(url: String, name: String) -> v1::Progress {
+async fn looks_on(url: String, name: String) -> v1::Acquisition {
     let mut client = MonitorServiceClient::new(channel(&url).await);
     let request = v1::MonitorRequest {
         acquisition: name.clone(),
@@ -186,7 +217,7 @@ async fn looks_on(url: String, name: String) -> v1::Progress {
                 assert_eq!(seen.name, name);
                 if seen.state() == v1::AcquisitionState::Finished {
                     assert!(has_status, "the status of the instrument comes, too");
-                    return seen.progress.unwrap();
+                    return seen;
                 }
             }
             Seen::Preview(_) => panic!("no pictures were asked for"),

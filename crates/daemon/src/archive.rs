@@ -189,6 +189,7 @@ impl Archive {
             result: end,
             create_time: Some(timestamp(Duration::from_nanos(header.created_ns))),
             principal: header.identity.clone(),
+            calibrations: crate::calibrations::names(&header.calibration_ids()),
             axes: axes(&header.plan),
             field: Some(proto::proto_from_field(&header.plan.field)),
             ..Default::default()

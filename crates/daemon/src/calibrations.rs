@@ -176,6 +176,11 @@ pub(crate) fn names_in_force(shared: &Shared) -> Vec<String> {
     let mut ids: Vec<String> = fields.chain(gains).chain(coils).collect();
     ids.sort();
     ids.dedup();
+    names(&ids)
+}
+
+/// Ids as names.
+pub(crate) fn names(ids: &[String]) -> Vec<String> {
     ids.iter().map(|id| name_of_id(CALIBRATIONS, id)).collect()
 }
 

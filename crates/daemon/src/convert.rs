@@ -56,9 +56,7 @@ pub(crate) fn status(shared: &Shared) -> v1::InstrumentStatus {
         } as i32,
         controller: controller_state(status) as i32,
         beam: beam_state(shared, status) as i32,
-        trip: status
-            .trip
-            .map(|(id, cause)| trip(id.0.into(), cause, shared.clock.wall())),
+        trip: trip(shared, status),
         acquisition: active.map_or_else(String::new, |id| name_of_id(ACQUISITIONS, id.as_str())),
         lead_us: acquisition.map_or(0, |a| us(a.lead)),
         queued_positions: acquisition
@@ -115,9 +113,11 @@ fn beam_state(shared: &Shared, status: &Status) -> v1::BeamState {
     }
 }
 
-/// A latched trip.
-pub(crate) fn trip(id: u64, cause: TripCause, wall: Duration) -> v1::Trip {
+/// The latched trip, if there is one.
+pub(crate) fn trip(shared: &Shared, status: &Status) -> Option<v1::Trip> {
+    let (id, cause) = status.trip?;
     let kind = match cause {
+        TripCause::Blank if status.lease_ended => v1::TripCause::LeaseLost,
         TripCause::Watchdog => v1::TripCause::Watchdog,
         TripCause::Dose => v1::TripCause::Dose,
         TripCause::UnblankedStretch => v1::TripCause::MaxUnblanked,
@@ -127,13 +127,18 @@ pub(crate) fn trip(id: u64, cause: TripCause, wall: Duration) -> v1::Trip {
         TripCause::Reset => v1::TripCause::Reset,
         TripCause::Fault => v1::TripCause::Fault,
     };
-    v1::Trip {
+    let why = match kind {
+        v1::TripCause::LeaseLost => "the control lease ended".to_owned(),
+        _ => cause.to_string(),
+    };
+    let id = u64::from(id.0);
+    Some(v1::Trip {
         cause_id: id,
         cause: kind as i32,
         controller_tick: 0,
-        text: format!("{cause}; clear trip {id}, then resume or abort"),
-        time: Some(timestamp(wall)),
-    }
+        text: format!("{why}; clear trip {id}, then resume or abort"),
+        time: Some(timestamp(shared.epoch + status.trip_at)),
+    })
 }
 
 /// What no part of this installation can promise, and what else the operator should know.
@@ -203,10 +208,16 @@ pub(crate) fn acquisition(shared: &Shared, a: &Acquisition, with_plan: bool) -> 
         .get(a.id.as_str())
         .cloned();
     let status = shared.engine.status();
-    let latched = status
-        .and_then(|s| s.value.trip)
-        .filter(|_| a.state == State::Tripped);
+    let status = status.as_ref().map(|latest| &latest.value);
+    let recorder_fill = status.map_or(0.0, |s| s.recorder_fill);
+    let status = status.filter(|_| a.state == State::Tripped);
+    let trip_of_it = status.and_then(|s| trip(shared, s));
     let area = a.plan.field.area_a2();
+    let capabilities = shared.engine.capabilities();
+    let is_external = matches!(a.plan.pattern, domain::Pattern::External { .. });
+    let steering = origin.as_ref().filter(|_| is_external);
+    let steering = steering.map(|o| o.steered.told(a.n_fallback_batches));
+    let (estimate_positions, estimate_age) = newest_estimate(shared, a);
     v1::Acquisition {
         name: name_of_id(ACQUISITIONS, a.id.as_str()),
         state: state(a) as i32,
@@ -225,10 +236,12 @@ pub(crate) fn acquisition(shared: &Shared, a: &Acquisition, with_plan: bool) -> 
             outside_electrons: a.dose.outside,
             released_electrons: a.dose.released,
             mean_dose_e_per_a2: a.dose_e_per_a2.filter(|_| area.is_some()),
-            peak_area_dose_e_per_a2: None,
-            controller_electrons: None,
+            peak_area_dose_e_per_a2: a.peak_area_e_per_a2,
+            controller_electrons: capabilities
+                .has_dose_counter
+                .then_some(a.controller_electrons),
             current_known: shared.engine.column().probe_current.is_some(),
-            unblanked_ns: 0,
+            unblanked_ns: ns(a.unblanked),
         }),
         r#loop: Some(v1::LoopMetrics {
             estimate_revision: a.revision,
@@ -239,23 +252,39 @@ pub(crate) fn acquisition(shared: &Shared, a: &Acquisition, with_plan: bool) -> 
             decision_p50_us: us(a.decision_times[0]),
             decision_p99_us: us(a.decision_times[1]),
             idle_ns: ns(a.idle_time),
+            holds: a.n_holds,
             journal_bytes: crate::archive::size_of(&shared.archive.journal(a.id.as_str())),
-            ..Default::default()
+            recorder_fill,
+            estimate_age_us: us(estimate_age),
+            estimate_positions,
         }),
         result: a
             .end
             .as_ref()
             .map(|end| result(&a.plan, &end.recorded(), end.to_string(), a.path.as_deref())),
-        trip: latched.map(|(id, cause)| trip(id.0.into(), cause, shared.clock.wall())),
+        trip: trip_of_it,
         create_time: origin.as_ref().map(|o| timestamp(o.created)),
-        start_time: None,
-        end_time: None,
+        start_time: a.started_at.map(|at| timestamp(shared.epoch + at)),
+        end_time: a.ended_at.map(|at| timestamp(shared.epoch + at)),
         principal: origin.map_or_else(String::new, |o| o.principal),
-        calibrations: Vec::new(),
+        calibrations: crate::calibrations::names(&a.calibrations),
         axes: axes(&a.plan),
         field: Some(proto::proto_from_field(&a.plan.field)),
-        steering: None,
+        steering,
     }
+}
+
+/// Positions that the newest estimate has absorbed, and its age while there will be another.
+fn newest_estimate(shared: &Shared, a: &Acquisition) -> (u64, Duration) {
+    let estimates = shared.engine.estimates(a.id.as_str()).ok();
+    let Some(newest) = estimates.and_then(|slot| slot.latest()) else {
+        return (0, Duration::ZERO);
+    };
+    let age = match a.state.is_final() {
+        true => Duration::ZERO,
+        false => shared.engine.now().saturating_sub(newest.at),
+    };
+    (newest.value.n_positions, age)
 }
 
 /// The plan as answers show it: arrays that are too large for a message are left out.
@@ -408,14 +437,28 @@ pub(crate) fn result(
         FinishReason::Storage => (R::Storage, None),
         FinishReason::Internal => (R::Internal, None),
     };
+    // What cannot be read is told by whoever opens the data set.
+    let claims = path
+        .and_then(|path| store::claims(path).ok())
+        .unwrap_or_default();
     v1::Result {
         reason: reason as i32,
         text,
         stop_rule,
         dataset_path: path.map_or_else(String::new, |p| p.display().to_string()),
         dataset_bytes: path.map_or(0, crate::archive::size_of),
-        quality: Vec::new(),
-        journal_sha256: String::new(),
+        quality: claims.quality.iter().map(quality).collect(),
+        journal_sha256: claims.journal_sha256.unwrap_or_default(),
+    }
+}
+
+fn quality(maps: &store::MapQuality) -> v1::DetectorQuality {
+    v1::DetectorQuality {
+        detector: maps.detector.clone(),
+        rms_uncertainty: maps.rms_uncertainty,
+        relative_uncertainty: maps.rms_uncertainty / maps.mean.abs(),
+        resolution_nm: None,
+        calibrated: maps.is_calibrated,
     }
 }
 

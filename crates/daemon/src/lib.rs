@@ -33,6 +33,7 @@ mod picture;
 mod refuse;
 mod service;
 mod shared;
+mod steered;
 mod table;
 mod tls;
 mod web;

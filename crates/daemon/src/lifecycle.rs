@@ -382,6 +382,7 @@ fn share(
         default_detectors,
         server_id,
         started: engine.now(),
+        epoch: clock.wall().saturating_sub(engine.now()),
         streams: Arc::new(Semaphore::new(config.limits.max_streams as usize)),
         calls: Semaphore::new(config.limits.max_calls as usize),
         stopping: shutdown.0.subscribe(),

@@ -7,6 +7,7 @@ use crate::config::Config;
 use crate::control::{Control, lock};
 use crate::metrics::Metrics;
 use crate::refuse::refuse;
+use crate::steered::Steered;
 use crate::table::{Requests, Uploads};
 use domain::{Clock, DetectorName, ScanField};
 use engine::Handle;
@@ -40,6 +41,8 @@ pub(crate) struct Shared {
     pub(crate) default_detectors: Vec<DetectorName>,
     pub(crate) server_id: String,
     pub(crate) started: Duration,
+    /// Date at which the engine's clock read zero, as of the start: since 1970.
+    pub(crate) epoch: Duration,
     /// Streams that may still be opened.
     pub(crate) streams: Arc<Semaphore>,
     /// Calls that may still be worked on.
@@ -50,10 +53,12 @@ pub(crate) struct Shared {
 }
 
 /// Where an acquisition comes from.
-#[derive(Debug, Clone, PartialEq)]
+#[derive(Debug, Clone)]
 pub(crate) struct Origin {
     pub(crate) principal: String,
     pub(crate) created: Duration,
+    /// How clients steer it.
+    pub(crate) steered: Steered,
 }
 
 impl Shared {
@@ -91,6 +96,13 @@ impl Shared {
             origins.retain(|id, _| known.iter().any(|a| a.id.as_str() == id));
         }
         origins.insert(id.to_owned(), origin);
+    }
+
+    /// Counts what a client that steers `id` does; `note` is not called where nobody remembers the acquisition.
+    pub(crate) fn note_steering(&self, id: &str, note: impl FnOnce(&mut Steered)) {
+        if let Some(origin) = lock(&self.origins).get_mut(id) {
+            note(&mut origin.steered);
+        }
     }
 
     /// Returns when the service is stopping.

@@ -14,6 +14,7 @@
 
 mod active;
 mod commands;
+mod counters;
 mod flight;
 mod ledger;
 mod maps;
@@ -277,10 +278,14 @@ struct Device {
     /// A disarm was asked for at this time and not answered.
     disarm_asked: Option<Duration>,
     trip: Option<(TripId, TripCause)>,
+    /// When it was told first.
+    trip_at: Duration,
     /// The latched trip is of this engine's own making: cleared without asking anybody.
     own_trip: bool,
     /// Somebody asked for a blank since it was last armed: the trip is theirs, whatever else ended.
     blank_wanted: bool,
+    /// The newest blank was for the end of the lease under which it went on.
+    lease_ended: bool,
     status: Option<ControllerStatus>,
     status_at: Duration,
 }
@@ -323,8 +328,10 @@ impl Core {
                 blank_asked: None,
                 disarm_asked: None,
                 trip: None,
+                trip_at: Duration::ZERO,
                 own_trip: false,
                 blank_wanted: false,
+                lease_ended: false,
                 status: None,
                 status_at: Duration::ZERO,
             },
@@ -366,7 +373,7 @@ impl Core {
             Event::Panicked { part } => {
                 self.end(State::Failed, EndReason::Panic { part }, now, actions);
             }
-            Event::Closed(result) => self.closed(result, actions),
+            Event::Closed(result) => self.closed(result, now, actions),
             Event::Tick => {}
         }
         self.advance(now, actions);

@@ -15,6 +15,7 @@ mod coil;
 mod config;
 mod error;
 mod handle;
+mod latencies;
 pub mod lockstep;
 
 mod parts;
@@ -29,6 +30,7 @@ pub use coil::{CoilCalibration, PlannedCoils};
 pub use config::{Config, Grant, LeaseEpoch};
 pub use error::{Error, Refusal};
 pub use handle::{Command, Decision, DecisionWanted, Handle, Tail};
+pub use latencies::Latencies;
 pub use prediction::Prediction;
 pub use prepare::{Origin, Prepared};
 pub use run::{Join, Reopen, start};

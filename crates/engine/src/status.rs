@@ -263,6 +263,8 @@ pub struct Acquisition {
     pub plan: Arc<Plan>,
     /// What was predicted.
     pub prediction: Arc<Prediction>,
+    /// See [`Prepared::calibration_ids`](crate::Prepared::calibration_ids).
+    pub calibrations: Arc<[String]>,
     /// State.
     pub state: State,
     /// Why it ended, if it did.
@@ -287,6 +289,18 @@ pub struct Acquisition {
     pub remaining_time: Option<Duration>,
     /// Time that the controller waited, blanked, for positions.
     pub idle_time: Duration,
+    /// When the controller was first armed to expose for it, engine clock.
+    pub started_at: Option<Duration>,
+    /// When its last record was written, engine clock.
+    pub ended_at: Option<Duration>,
+    /// Unblanked time, all of it, as the controller told it position by position.
+    pub unblanked: Duration,
+    /// Electrons by the controller's own counter of unblanked time, as of its newest status; zero where the current is unknown.
+    pub controller_electrons: f64,
+    /// Times that the controller waited, blanked, for positions or for room.
+    pub n_holds: u64,
+    /// Upper bound of the dose of any disc of the area limit, what is in flight or was given back included, e/Å².
+    pub peak_area_e_per_a2: Option<f64>,
     /// Work held by the controller.
     pub lead: Duration,
     /// Distinct pixels visited, as far as the estimate has seen them; 0 where none is made.
@@ -295,6 +309,8 @@ pub struct Acquisition {
     pub n_decisions: u64,
     /// Positions that the fallback filled in.
     pub n_fallback: u64,
+    /// Batches that it filled.
+    pub n_fallback_batches: u64,
     /// Decisions that came too late.
     pub n_late: u64,
     /// Time from the request to the newest decision.
@@ -363,8 +379,14 @@ pub struct Status {
     pub controller_at: Duration,
     /// Latched trip.
     pub trip: Option<(TripId, TripCause)>,
+    /// When it came, engine clock.
+    pub trip_at: Duration,
+    /// Whether it is the blank of a control lease that ended.
+    pub lease_ended: bool,
     /// Recorder.
     pub recorder: RecorderState,
+    /// Share of its queue in use, 0 to 1.
+    pub recorder_fill: f64,
     /// Who may command.
     pub grant: Grant,
     /// The acquisition that has the beam.

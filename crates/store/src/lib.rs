@@ -8,6 +8,7 @@ mod calibration;
 mod claim;
 mod dataset;
 mod date;
+mod digest;
 mod error;
 #[cfg(test)]
 mod fixtures;
@@ -28,9 +29,10 @@ pub use claim::{
     free_bytes,
 };
 pub use dataset::{
-    DataSet, DataSetEntry, DataSetState, Finaliser, Listing, MapInfo, Recovery, SampleSummary,
-    Samples, SignalColumn, journal_path, list, recover,
+    Claims, DataSet, DataSetEntry, DataSetState, Finaliser, Listing, MapInfo, MapQuality, Recovery,
+    SampleSummary, Samples, SignalColumn, claims, journal_path, list, recover,
 };
+pub use digest::sha256;
 pub use error::Error;
 pub use journal::{
     DiskFile, Fault, JournalFile, JournalIndex, JournalReader, Recorder, RecorderSettings,

@@ -111,6 +111,18 @@ impl Header {
         }
     }
 
+    /// Ids of the calibrations that it is measured with: of the field, of the coils, of the detectors in order.
+    #[must_use]
+    pub fn calibration_ids(&self) -> Vec<String> {
+        let gains = self.detectors.iter().filter_map(|d| d.calibration.as_ref());
+        let field = self.field_calibration.as_ref().map(|c| c.id.clone());
+        field
+            .into_iter()
+            .chain(self.coil_calibration.clone())
+            .chain(gains.map(|c| c.id.clone()))
+            .collect()
+    }
+
     /// Whether the header survives being written: every detector described, every number finite.
     pub fn check(&self) -> Result<(), Invalid> {
         let names: Vec<_> = self.detectors.iter().map(|d| d.name.clone()).collect();

@@ -10,6 +10,7 @@ use crate::lease::bounded;
 use crate::picture::period_of;
 use crate::refuse::{invalid, of_engine, of_store, refuse};
 use crate::shared::{Origin, Shared, random_u128};
+use crate::steered::Steered;
 use crate::table::{Requests, digest_of};
 use domain::Plan;
 use engine::{AcquisitionId, Handle, State};
@@ -142,7 +143,13 @@ impl Acquisitions {
         let created = created.await.unwrap_or(Err(engine::Error::Ended));
         let (id, _) = created.map_err(|e| of_engine(e, "plan"))?;
         let created = shared.clock.wall();
-        shared.remember(id.as_str(), Origin { principal, created });
+        let steered = Steered::NONE;
+        let origin = Origin {
+            principal,
+            created,
+            steered,
+        };
+        shared.remember(id.as_str(), origin);
         self.shown(&id)
     }
 

@@ -204,11 +204,10 @@ impl InstrumentService for Instruments {
         let (tick, latency) = answer?;
         self.0.metrics.blanked(latency);
         let status = self.0.engine.status();
-        let latched = status.as_ref().and_then(|latest| latest.value.trip);
         Ok(Response::new(v1::BlankResponse {
             controller_tick: tick,
             latency_us: u64::try_from(latency.as_micros()).unwrap_or(u64::MAX),
-            trip: latched.map(|(id, cause)| convert::trip(id.0.into(), cause, self.0.clock.wall())),
+            trip: status.and_then(|latest| convert::trip(&self.0, &latest.value)),
             parked_unblanked: self.0.engine.capabilities().blanker == BlankerKind::None,
         }))
     }

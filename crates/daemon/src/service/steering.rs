@@ -9,6 +9,7 @@ use crate::painter::Painter;
 use crate::picture::Wishes;
 use crate::refuse::{invalid, of_engine, refuse};
 use crate::shared::Shared;
+use crate::steered::Steered;
 use engine::{DecisionWanted, LeaseEpoch};
 use proto::v1::steer_request::Message as Asked;
 use proto::v1::steer_response::Message as Told;
@@ -44,6 +45,8 @@ impl SteeringService for Steerings {
         };
         let session = Session::open(self.0.clone(), &open, &principal)?;
         let permit = self.0.stream_slot()?;
+        let id = session.id.clone();
+        self.0.note_steering(&id, |s| s.opened(&principal));
         // Eight messages may wait; a client that does not read them misses its deadlines, nothing else.
         let (sender, stream) = mpsc::channel(8);
         let shared = self.0.clone();
@@ -52,6 +55,7 @@ impl SteeringService for Steerings {
                 () = session.run(asked, sender) => {}
                 () = shared.stopped() => {}
             }
+            shared.note_steering(&id, Steered::closed);
             drop(permit);
         });
         Ok(Response::new(ReceiverStream::new(stream)))
@@ -208,6 +212,7 @@ impl Session {
             estimate,
             first_position: 0,
         };
+        self.shared.note_steering(&self.id, Steered::offered);
         tell(sender, Told::Offer(message)).await
     }
 
@@ -219,6 +224,7 @@ impl Session {
             return false;
         };
         let verdict = self.judge(decision).await;
+        self.shared.note_steering(&self.id, |s| s.judged(&verdict));
         tell(sender, Told::Verdict(verdict)).await
     }
 

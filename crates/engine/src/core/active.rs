@@ -1,5 +1,6 @@
 //! The acquisition that has the beam, and what the controller's words mean for it.
 
+use super::counters::Counters;
 use super::flight::{Counted, Ended, Flight, by_frame, fits, join, slice};
 use super::ledger::Ledger;
 use super::pipeline::{Pipeline, Planned};
@@ -46,6 +47,9 @@ pub(super) struct Active {
     pub(super) submitted_ns: u64,
     pub(super) scan_ns: u64,
     pub(super) idle_ns: u64,
+    /// Unblanked time in all that the device told of positions, ns.
+    pub(super) lit_ns: u64,
+    pub(super) counters: Counters,
     /// Device time at which the newest sample ended; `None` after a pause.
     last_end_ns: Option<u64>,
     /// Device time at which the newest of all samples ended, since the first arming, ns.
@@ -55,6 +59,7 @@ pub(super) struct Active {
     /// When the first arming took effect.
     first_armed_at: Option<Duration>,
     pub(super) started_at: Option<Duration>,
+    pub(super) ended_at: Option<Duration>,
     /// When the arming ended while positions were in flight.
     owed_since: Option<Duration>,
     pub(super) revision: u64,
@@ -71,6 +76,7 @@ impl Active {
         run: bool,
         ticket: u64,
         lease_epoch: LeaseEpoch,
+        counters: Counters,
     ) -> Self {
         Self {
             ledger: Ledger::new(&prepared, settings.edges),
@@ -98,11 +104,14 @@ impl Active {
             submitted_ns: 0,
             scan_ns: 0,
             idle_ns: 0,
+            lit_ns: 0,
+            counters,
             last_end_ns: None,
             end_ns: 0,
             armed_ns: 0,
             first_armed_at: None,
             started_at: None,
+            ended_at: None,
             owed_since: None,
             revision: 0,
             n_visited: 0,
@@ -165,8 +174,7 @@ impl Active {
             self.last_end_ns = Some(self.end_ns);
             self.scan_ns += work;
             self.n_sampled += u64::from(raw.n_positions);
-            self.resumption.told_ns +=
-                raw.unblanked_outside_ns + runs.iter().map(Ended::lit_ns).sum::<u64>();
+            self.lit_ns += raw.unblanked_outside_ns + runs.iter().map(Ended::lit_ns).sum::<u64>();
             let (arming, unblanked_outside_ns) = (raw.arming, raw.unblanked_outside_ns);
             let mut block = join(raw, &runs, &mut self.ledger, counted, self.next_sequence);
             if let Some(coils) = &mut self.coils {
@@ -227,7 +235,7 @@ impl Active {
             }
         }
         self.n_gaps += raw.n_positions;
-        self.resumption.told_ns += raw.unblanked_ns;
+        self.lit_ns += raw.unblanked_ns;
         actions.push(Action::Gap {
             arming: raw.arming,
             unblanked_ns: raw.unblanked_ns,
@@ -279,6 +287,7 @@ impl Core {
             hal::Event::Tripped { id, cause } => self.tripped(id, cause, now, actions),
             hal::Event::TripCleared => {
                 self.device.trip = None;
+                self.device.lease_ended = false;
                 self.changed = true;
                 if let Some((ticket, _)) = self.clear_waits.take() {
                     actions.push(Action::Answer {
@@ -389,6 +398,9 @@ impl Core {
         {
             active.resumption.is_untold = false;
         }
+        if let Some(active) = &mut self.active {
+            active.counters.add(&status, self.device.arming);
+        }
         let trip = status.trip;
         self.device.status = Some(status);
         self.changed = true;
@@ -424,8 +436,7 @@ impl Core {
         } else {
             State::Armed
         };
-        active.resumption.told_ns = 0;
-        active.resumption.forget();
+        active.resumption.armed(active.lit_ns);
         active.owed_since = None;
         // The host's clock tells how long it was from arming to arming; nothing is before what was sampled already.
         let first = *active.first_armed_at.get_or_insert(now);
@@ -487,6 +498,9 @@ impl Core {
     fn tripped(&mut self, id: TripId, cause: TripCause, now: Duration, actions: &mut Vec<Action>) {
         // A link may tell it twice, ahead of what is in line and in line; only the first word begins anything.
         let is_news = self.device.trip.replace((id, cause)) != Some((id, cause));
+        if is_news {
+            self.device.trip_at = now;
+        }
         self.disarmed(now);
         if let Some(active) = self.active.as_mut().filter(|_| is_news) {
             active.resumption.forget();
@@ -699,7 +713,12 @@ impl Core {
         actions.push(Action::Close(totals));
     }
 
-    pub(super) fn closed(&mut self, result: Result<(), String>, actions: &mut Vec<Action>) {
+    pub(super) fn closed(
+        &mut self,
+        result: Result<(), String>,
+        now: Duration,
+        actions: &mut Vec<Action>,
+    ) {
         let Some(mut active) = self.active.take() else {
             return;
         };
@@ -712,6 +731,7 @@ impl Core {
             (None, Err(cause)) => (State::Failed, EndReason::Recording { cause }),
         };
         active.state = state;
+        active.ended_at = Some(now);
         self.snapshot_ended(&active, reason);
         if std::mem::take(&mut self.device.own_trip)
             && let Some((id, _)) = self.device.trip

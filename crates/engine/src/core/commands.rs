@@ -1,6 +1,7 @@
 //! What people ask for: create, arm, start, pause, resume, abort, blank, clear, grant.
 
 use super::active::Active;
+use super::counters::Counters;
 use super::{Action, Core, Known, OpenFailure};
 use crate::{
     AcquisitionId, Command, EndReason, Error, LeaseEpoch, LinkState, Prepared, RecorderState, State,
@@ -136,7 +137,9 @@ impl Core {
         self.check_armable()?;
         let prepared = self.known[at].prepared.clone();
         actions.push(Action::Open(prepared.clone()));
-        self.active = Some(Active::new(prepared, &self.settings, run, ticket, epoch));
+        let counters = Counters::after(self.device.status.as_ref());
+        let active = Active::new(prepared, &self.settings, run, ticket, epoch, counters);
+        self.active = Some(active);
         Ok(())
     }
 
@@ -331,7 +334,7 @@ impl Core {
                 };
                 self.answer_waiting(error, actions);
                 match self.active.as_ref().is_some_and(|a| a.ending.is_some()) {
-                    true => self.closed(Ok(()), actions),
+                    true => self.closed(Ok(()), now, actions),
                     false => self.active = None,
                 }
             }
@@ -414,6 +417,7 @@ impl Core {
             .is_some_and(|a| a.ending.is_none() && !a.is_granted(grant, now));
         let armed = self.device.arming.is_some() || self.device.arm_asked;
         if held && armed && self.device.blank_asked.is_none() {
+            self.device.lease_ended = true;
             self.blank_device(now, actions);
         }
     }

@@ -206,6 +206,11 @@ impl Ledger {
         self.area.is_some() || self.position.is_some()
     }
 
+    /// Upper bound of the dose of any disc of the area limit so far, as a share of that limit, in flight included.
+    pub(crate) fn peak_area_share(&self) -> Option<f64> {
+        self.area.as_ref().map(AreaMap::peak_share)
+    }
+
     /// Takes out of `batch` every position that would pass a limit of area or position; charges the others.
     /// Returns how many were taken out. Whoever is reached over one that was, the first from `from`, settles at least for
     /// what `settle` says of that jump; where that costs more than those taken out have left, it is taken out, too, so that

@@ -52,6 +52,8 @@ pub(crate) struct AreaMap {
     layout: Layout,
     /// Per centre, `[row, column]`.
     sums: Vec<f64>,
+    /// The largest that any of them has been.
+    peak: f64,
 }
 
 impl AreaMap {
@@ -80,6 +82,7 @@ impl AreaMap {
         Some(Self {
             layout,
             sums: vec![0.0; layout.n_rows * layout.n_cols],
+            peak: 0.0,
         })
     }
 
@@ -96,10 +99,11 @@ impl AreaMap {
     /// Adds electrons (negative: gives back) at `(row, col)`.
     pub(crate) fn add(&mut self, row: f32, col: f32, electrons: f64) {
         let layout = self.layout;
-        let sums = &mut self.sums;
+        let (sums, peak) = (&mut self.sums, &mut self.peak);
         spans(layout, row, col, |span| {
             for sum in &mut sums[span] {
                 *sum += electrons;
+                *peak = peak.max(*sum);
             }
         });
     }
@@ -108,10 +112,9 @@ impl AreaMap {
         spans(self.layout, row, col, each);
     }
 
-    /// The largest bound, electrons.
-    #[cfg(test)]
-    pub(crate) fn largest(&self) -> f64 {
-        self.sums.iter().copied().fold(0.0, f64::max)
+    /// The largest bound that any disc has come to, as a share of the limit.
+    pub(crate) fn peak_share(&self) -> f64 {
+        self.peak / self.layout.limit
     }
 
     #[cfg(test)]
@@ -274,7 +277,7 @@ mod tests {
             map.add(place.0, place.1, 2.0);
         }
         let most = fullest(&places, 2.0, 3.0, 24);
-        let bound = map.largest();
+        let bound = map.peak_share() * map.limit();
         assert!(bound >= most, "{bound} < {most}");
         assert!(bound <= most * 1.5, "{bound} against {most}");
     }

@@ -5,18 +5,16 @@
 //! policy's late answer is used when it comes; a client's is refused, for its slot is filled.
 
 mod external;
-mod latencies;
 
 use super::ledger::BeamTime;
 use super::{Action, Ask, Core, Decider, Settings};
 use crate::core::flight::slice;
 use crate::parts::judging::is_of_quality;
-use crate::{DecisionWanted, EndReason, Refusal, State};
+use crate::{DecisionWanted, EndReason, Latencies, Refusal, State};
 use domain::{
     BatchId, BlankTravel, Grid, Pattern, PerPosition, Plan, PlanKind, PositionBatch, StopRule,
     WhenLate,
 };
-use latencies::Latencies;
 use std::collections::VecDeque;
 use std::sync::Arc;
 use std::time::Duration;
@@ -139,6 +137,8 @@ pub(super) struct Pipeline {
     pub(super) n_decisions: u64,
     /// Positions that the fallback filled in.
     pub(super) n_fallback: u64,
+    /// Batches that it filled.
+    pub(super) n_fallback_batches: u64,
     pub(super) n_late: u64,
     late_in_a_row: u32,
     pub(super) decision_time: Duration,
@@ -174,6 +174,7 @@ impl Pipeline {
             last_sent: None,
             n_decisions: 0,
             n_fallback: 0,
+            n_fallback_batches: 0,
             n_late: 0,
             late_in_a_row: 0,
             decision_time: Duration::ZERO,
@@ -305,6 +306,7 @@ impl Pipeline {
         positions.frame = self.frame;
         self.frame_left = most - n;
         self.n_fallback += n;
+        self.n_fallback_batches += 1;
         self.planned.push_back(Planned::new(positions, id, by));
     }
 

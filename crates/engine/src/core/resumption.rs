@@ -23,8 +23,8 @@ pub(super) struct Resumption {
     stage: Stage,
     /// The controller has not told its state since it tripped.
     pub(super) is_untold: bool,
-    /// Beam time of this arming in all that the device told of positions, ns.
-    pub(super) told_ns: u64,
+    /// Unblanked time of the acquisition before this arming, ns.
+    lit_before_ns: u64,
     /// Something is no longer as it was at the first arming: a person decides.
     pub(super) is_off: bool,
 }
@@ -41,6 +41,12 @@ enum Stage {
 }
 
 impl Resumption {
+    /// Armed, by whomever, after so much unblanked time.
+    pub(super) fn armed(&mut self, lit_ns: u64) {
+        self.lit_before_ns = lit_ns;
+        self.forget();
+    }
+
     /// Another trip, or somebody armed: what was under way is over.
     pub(super) fn forget(&mut self) {
         self.stage = Stage::Idle;
@@ -130,7 +136,7 @@ impl Core {
         let (Some(status), Some(active)) = (&self.device.status, &self.active) else {
             return false;
         };
-        let told = active.resumption.told_ns;
+        let told = active.lit_ns - active.resumption.lit_before_ns;
         !active.resumption.is_untold
             && status.arming.is_none()
             && !status.beam_on

@@ -3,6 +3,7 @@
 use super::Core;
 use super::active::Active;
 use crate::{Acquisition, Beam, EndReason, LinkState, Prepared, State, Status};
+use hal::TripCause;
 use std::sync::Arc;
 use std::time::Duration;
 
@@ -12,6 +13,7 @@ pub(super) fn idle(prepared: &Arc<Prepared>) -> Acquisition {
         id: prepared.id.clone(),
         plan: Arc::new(prepared.plan.clone()),
         prediction: Arc::new(prepared.prediction.clone()),
+        calibrations: prepared.calibration_ids().into(),
         state: State::Idle,
         end: None,
         frame: 0,
@@ -24,10 +26,17 @@ pub(super) fn idle(prepared: &Arc<Prepared>) -> Acquisition {
         scan_time: Duration::ZERO,
         remaining_time: prepared.prediction.time,
         idle_time: Duration::ZERO,
+        started_at: None,
+        ended_at: None,
+        unblanked: Duration::ZERO,
+        controller_electrons: 0.0,
+        n_holds: 0,
+        peak_area_e_per_a2: None,
         lead: Duration::ZERO,
         n_visited: 0,
         n_decisions: 0,
         n_fallback: 0,
+        n_fallback_batches: 0,
         n_late: 0,
         decision_time: Duration::ZERO,
         decision_times: [Duration::ZERO; 2],
@@ -48,10 +57,13 @@ fn refreshed(
     let known = active.prepared.electrons_per_ns.is_some();
     let area = active.prepared.plan.field.area_a2().filter(|_| known);
     let predicted = active.prepared.prediction.time;
+    let peak_share = active.ledger.peak_area_share();
+    let area_limit = active.prepared.plan.limits.area.map(|l| l.dose.e_per_a2());
     Acquisition {
         id: old.id.clone(),
         plan: old.plan.clone(),
         prediction: old.prediction.clone(),
+        calibrations: old.calibrations.clone(),
         state,
         end,
         frame: active.pipeline.frame,
@@ -68,10 +80,19 @@ fn refreshed(
             predicted.map(|whole| whole.saturating_sub(scan_time))
         },
         idle_time: Duration::from_nanos(active.idle_ns),
+        started_at: active.started_at,
+        ended_at: active.ended_at,
+        unblanked: Duration::from_nanos(active.lit_ns),
+        controller_electrons: active.counters.unblanked_ns() as f64 * active.ledger.rate(),
+        n_holds: active.counters.n_holds(),
+        peak_area_e_per_a2: peak_share
+            .zip(area_limit)
+            .map(|(share, limit)| share * limit),
         lead: Duration::from_nanos(active.flight.work_ns()),
         n_visited: active.n_visited,
         n_decisions: active.pipeline.n_decisions,
         n_fallback: active.pipeline.n_fallback,
+        n_fallback_batches: active.pipeline.n_fallback_batches,
         n_late: active.pipeline.n_late,
         decision_time: active.pipeline.decision_time,
         decision_times: active.pipeline.decision_times(),
@@ -132,7 +153,10 @@ impl Core {
             controller: device.status.clone(),
             controller_at: device.status_at,
             trip: device.trip,
+            trip_at: device.trip_at,
+            lease_ended: device.lease_ended && matches!(device.trip, Some((_, TripCause::Blank))),
             recorder: self.recorder.clone(),
+            recorder_fill: 0.0,
             grant: self.grant,
             active: self.active.as_ref().map(|a| a.prepared.id.clone()),
             acquisitions: self.known.iter().map(|k| k.snapshot.clone()).collect(),

@@ -414,7 +414,10 @@ impl EngineThread {
             return;
         }
         self.status_at = now;
-        let status = self.core.status(now);
+        let mut status = self.core.status(now);
+        let records = &self.queues.records;
+        let room = records.capacity().unwrap_or(usize::MAX).max(1);
+        status.recorder_fill = records.len() as f64 / room as f64;
         self.wires.shared.status.put(Arc::new(status), now);
     }
 }

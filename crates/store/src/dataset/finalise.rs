@@ -20,6 +20,29 @@ struct MapPair {
     detector: DetectorName,
     mean: ArrayWriter,
     uncertainty: ArrayWriter,
+    /// Sums over the pixels of all frames: pixels, mean, uncertainty².
+    sums: [f64; 3],
+}
+
+impl MapPair {
+    fn sum(&mut self, mean: &[f32], uncertainty: &[f32]) {
+        let mean_sum: f64 = mean.iter().copied().map(f64::from).sum();
+        let square = |u: &f32| f64::from(*u) * f64::from(*u);
+        let squares: f64 = uncertainty.iter().map(square).sum();
+        for (sum, more) in self
+            .sums
+            .iter_mut()
+            .zip([mean.len() as f64, mean_sum, squares])
+        {
+            *sum += more;
+        }
+    }
+
+    /// What the root says of it.
+    fn quality(&self, is_calibrated: bool) -> Value {
+        let [n, mean, squares] = self.sums;
+        json!({"rms_uncertainty": (squares / n).sqrt(), "mean": mean / n, "calibrated": is_calibrated})
+    }
 }
 
 /// Turns a journal into arrays. Can be run again after it was interrupted; the journal is only read.
@@ -157,6 +180,7 @@ impl Finaliser {
                     pad(plane, rect, &mut padded)?;
                     writer.write_chunk(&index, &padded)?;
                 }
+                pair.sum(mean, uncertainty);
             }
         }
         self.frames.insert(frame);
@@ -183,18 +207,18 @@ impl Finaliser {
         let names = self.map_names();
         let pairs = std::mem::take(&mut self.pairs);
         let shape = self.map_shape();
-        let mut calibrated = Map::new();
+        let mut quality = Map::new();
         for (i, (pair, suffix)) in pairs.into_iter().zip(names).enumerate() {
+            let is_calibrated = self.calibrated.get(i).copied().unwrap_or(false);
+            quality.insert(pair.detector.to_string(), pair.quality(is_calibrated));
             pair.mean.close(&shape)?;
             pair.uncertainty.close(&shape)?;
             let detector = Some(&pair.detector);
             let unit = "events per incident electron";
             self.describe(&format!("estimate{suffix}"), unit, detector, &summary)?;
-            let is_calibrated = self.calibrated.get(i).copied().unwrap_or(false);
             let which = if is_calibrated { "" } else { "not " };
             let unit = format!("{unit}, half of the 90 % interval ÷ 1.645, {which}calibrated");
             self.describe(&format!("uncertainty{suffix}"), &unit, detector, &summary)?;
-            calibrated.insert(pair.detector.to_string(), is_calibrated.into());
         }
         self.describe("visits", "exposures", None, &summary)?;
         let dose_unit = match self.header.plan.field.area_a2() {
@@ -203,13 +227,20 @@ impl Finaliser {
         };
         self.describe("dose", dose_unit, None, &summary)?;
         group(&self.directory)?;
+        let claims = json!({"quality": quality, "journal_sha256": self.journal_sha256()?});
         write_attributes(
             &self.directory,
-            &metadata::root(&self.header, self.finish.as_ref(), &summary, calibrated),
+            &metadata::root(&self.header, self.finish.as_ref(), &summary, &claims),
         )?;
         consolidate(&self.directory)?;
         crate::claim::sync_directory(&self.directory).map_err(Error::io(&self.directory))?;
         Ok(summary)
+    }
+
+    fn journal_sha256(&self) -> Result<String, Error> {
+        let path = journal_path(&self.directory);
+        let digest = File::open(&path).and_then(crate::digest::sha256);
+        digest.map_err(Error::io(&path))
     }
 
     fn scalars(&self) -> impl Iterator<Item = &Detector> {
@@ -254,6 +285,7 @@ impl Finaliser {
                     detector: detector.name.clone(),
                     mean: open(format!("estimate{suffix}"))?,
                     uncertainty: open(format!("uncertainty{suffix}"))?,
+                    sums: [0.0; 3],
                 })
             })
             .collect::<Result<Vec<_>, Error>>()?;

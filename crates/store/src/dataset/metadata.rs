@@ -63,12 +63,12 @@ pub(super) fn plane_axes(field: &ScanField) -> [Axis; 2] {
 }
 
 /// Attributes of the root: what HyperSpy asks for, and a summary so that a list need not read the journal.
-/// `calibrated` says of each detector with maps whether its uncertainty is.
+/// `claims` are the quality of the maps by detector and the digest of the journal.
 pub(super) fn root(
     header: &Header,
     finish: Option<&Finish>,
     summary: &SampleSummary,
-    calibrated: Map<String, Value>,
+    claims: &Value,
 ) -> Value {
     json!({
         "file_format": "ZSpy",
@@ -86,7 +86,8 @@ pub(super) fn root(
             "electrons_outside": summary.electrons_outside,
             "scan_ns": summary.scan_ns,
             "cut_bytes": summary.cut_bytes,
-            "calibrated": calibrated,
+            "quality": claims["quality"],
+            "journal_sha256": claims["journal_sha256"],
         },
     })
 }

@@ -224,7 +224,13 @@ impl DataSet {
     /// Whether the uncertainty of `detector` is known to be calibrated.
     #[must_use]
     pub fn is_calibrated(&self, detector: &domain::DetectorName) -> bool {
-        self.summary["calibrated"][detector.as_str()] == true
+        let name = detector.as_str();
+        // Earlier versions told nothing else of the maps.
+        let told = [
+            &self.summary["quality"][name]["calibrated"],
+            &self.summary["calibrated"][name],
+        ];
+        told.into_iter().any(|is_calibrated| is_calibrated == true)
     }
 
     /// Names of estimate and uncertainty of detector number `i` of the plan; `None` if it is no scalar.
@@ -274,6 +280,46 @@ fn state_of(path: &Path, summary: &Value) -> Result<DataSetState, Error> {
         Err(Error::Busy { .. }) => Ok(DataSetState::Recording),
         Err(e) => Err(e),
     }
+}
+
+/// What a complete data set says of its maps and its journal, without opening either.
+#[derive(Debug, Clone, PartialEq, Default)]
+pub struct Claims {
+    /// By detector with maps.
+    pub quality: Vec<MapQuality>,
+    /// SHA-256 of the journal, hexadecimal.
+    pub journal_sha256: Option<String>,
+}
+
+/// The maps of one detector, over all pixels of all frames.
+#[derive(Debug, Clone, PartialEq)]
+pub struct MapQuality {
+    /// Detector.
+    pub detector: String,
+    /// Root mean square of the uncertainty, events per incident electron.
+    pub rms_uncertainty: f64,
+    /// Mean of the estimate, events per incident electron.
+    pub mean: f64,
+    /// Whether the uncertainty of every frame is calibrated.
+    pub is_calibrated: bool,
+}
+
+/// What the data set at `path` claims; nothing where it is not complete.
+pub fn claims(path: &Path) -> Result<Claims, Error> {
+    let summary = summary_of(path)?;
+    let quality = summary["quality"].as_object().into_iter().flatten();
+    let quality = quality.filter_map(|(detector, told)| {
+        Some(MapQuality {
+            detector: detector.clone(),
+            rms_uncertainty: told["rms_uncertainty"].as_f64()?,
+            mean: told["mean"].as_f64()?,
+            is_calibrated: told["calibrated"] == true,
+        })
+    });
+    Ok(Claims {
+        quality: quality.collect(),
+        journal_sha256: summary["journal_sha256"].as_str().map(str::to_owned),
+    })
 }
 
 /// One line of a list.

@@ -69,6 +69,23 @@ fn an_uncertainty_is_calibrated_where_that_of_every_frame_is() {
     let names = ["haadf", "abf", "bf"].map(|name| domain::DetectorName::new(name).unwrap());
     let calibrated = names.map(|name| set.is_calibrated(&name));
     assert_eq!(calibrated, [true, false, false]);
+    let claims = claims(&place.path).unwrap();
+    let told = claims
+        .quality
+        .iter()
+        .map(|q| (q.detector.as_str(), q.is_calibrated));
+    assert_eq!(told.collect::<Vec<_>>(), [("abf", false), ("haadf", true)]);
+    let journal = std::fs::File::open(journal_path(&place.path)).unwrap();
+    assert_eq!(claims.journal_sha256, crate::sha256(journal).ok());
+    // The uncertainty of these maps is their mean with the other sign.
+    let plane = set.read_plane("estimate-haadf", 0).unwrap();
+    let n = plane.len() as f64;
+    let mean = plane.iter().map(|&v| f64::from(v)).sum::<f64>() / n;
+    let square = plane.iter().map(|&v| f64::from(v).powi(2)).sum::<f64>() / n;
+    for quality in &claims.quality {
+        assert!((quality.mean / mean - 1.0).abs() < 1e-9);
+        assert!((quality.rms_uncertainty.powi(2) / square - 1.0).abs() < 1e-9);
+    }
 }
 
 #[test]

@@ -9,13 +9,32 @@ use domain::{
     Signal, SignalKind,
 };
 use hal::{
-    Arm, Arming, BlankerKind, Capabilities, FieldCalibration, FieldUnit, RawBlock, RawGap, Reach,
-    TripCause, TripId,
+    Arm, Arming, BlankerKind, Capabilities, ControllerStatus, FieldCalibration, FieldUnit,
+    RawBlock, RawGap, Reach, TripCause, TripId,
 };
 use std::sync::Arc;
 use std::time::Duration;
 
 pub(crate) const MS: Duration = Duration::from_millis(1);
+
+/// The word of a controller that does nothing.
+pub(crate) fn dark() -> ControllerStatus {
+    ControllerStatus {
+        arming: None,
+        beam_on: false,
+        external_scan: true,
+        holding: false,
+        trip: None,
+        t_ns: 0,
+        next_position: 0,
+        unblanked_ns: 0,
+        underruns: 0,
+        longest_underrun_ns: 0,
+        crc_errors: 0,
+        retransmits: 0,
+        drift_ppm: None,
+    }
+}
 
 pub(crate) fn detector() -> DetectorName {
     DetectorName::new("haadf").unwrap()

@@ -1,6 +1,6 @@
 //! What a run does when something goes wrong: the beam is off, nothing is repeated, everything is accounted for.
 
-use super::rig::{MS, Rig, capabilities, column, plan};
+use super::rig::{MS, Rig, capabilities, column, dark, plan};
 use crate::core::Event;
 use crate::{
     AcquisitionId, Command, Config, EndReason, Error, Grant, LeaseEpoch, Prepared, RecorderState,
@@ -297,6 +297,7 @@ fn a_lapsed_lease_blanks_and_the_next_holder_goes_on() {
         (rig.n_blanks, rig.held.len(), rig.state()),
         (1, 0, State::Tripped)
     );
+    assert!(rig.core.status(rig.now).lease_ended);
     let beats = rig.heartbeats.len();
     rig.tick(MS * 25);
     assert_eq!(rig.heartbeats.len(), beats);
@@ -601,24 +602,6 @@ fn tell(rig: &mut Rig, trip: TripId, unblanked_ns: u64) {
         unblanked_ns,
         ..dark()
     })));
-}
-
-fn dark() -> ControllerStatus {
-    ControllerStatus {
-        arming: None,
-        beam_on: false,
-        external_scan: true,
-        holding: false,
-        trip: None,
-        t_ns: 0,
-        next_position: 0,
-        unblanked_ns: 0,
-        underruns: 0,
-        longest_underrun_ns: 0,
-        crc_errors: 0,
-        retransmits: 0,
-        drift_ppm: None,
-    }
 }
 
 #[test]

@@ -8,18 +8,20 @@ const N_STEPS: usize = 256;
 
 /// Times by length.
 #[derive(Debug, Clone)]
-pub(super) struct Latencies {
+pub struct Latencies {
     counts: [u32; N_STEPS],
     n: u64,
 }
 
 impl Latencies {
-    pub(super) const NONE: Self = Self {
+    /// None yet.
+    pub const NONE: Self = Self {
         counts: [0; N_STEPS],
         n: 0,
     };
 
-    pub(super) fn add(&mut self, time: Duration) {
+    /// Adds one.
+    pub fn add(&mut self, time: Duration) {
         let us = time.as_secs_f64() * 1e6;
         let step = (us.max(1.0).log2() * STEPS_PER_OCTAVE) as usize;
         let count = &mut self.counts[step.min(N_STEPS - 1)];
@@ -28,7 +30,8 @@ impl Latencies {
     }
 
     /// The time that so many of a hundred do not exceed, to 5 %; zero before the first.
-    pub(super) fn percentile(&self, percent: u64) -> Duration {
+    #[must_use]
+    pub fn percentile(&self, percent: u64) -> Duration {
         let rank = (self.n * percent).div_ceil(100).max(1);
         let mut below = 0;
         for (step, count) in (0_u32..).zip(&self.counts) {
