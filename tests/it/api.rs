@@ -233,10 +233,9 @@ async fn a_dropped_lease_runs_out_and_the_next_holder_finds_the_beam_off() {
     let next = acquired(client).await;
     let status = confirmed(client).await;
     assert_eq!(status.beam, "blanked");
-    client
-        .clear_trip(&next, status.trip.unwrap().cause_id)
-        .await
-        .unwrap();
+    let trip = status.trip.unwrap();
+    assert_eq!(trip.cause, "lease_lost", "{}", trip.text);
+    client.clear_trip(&next, trip.cause_id).await.unwrap();
     client.resume(&next, &created.id).await.unwrap();
     client
         .abort(Some(&next), &created.id, "test over")

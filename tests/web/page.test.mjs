@@ -124,6 +124,7 @@ test("several stop rules stand beside the dose limit, and the first that is reac
   await page.fill("[name=stop-precision]", "");
   await page.fill("[name=stop-dose]", "500");
   await page.locator("#refusal").waitFor({ state: "hidden" });
+  await see("#warnings", "the stop rule of 500 e/Å² ends the scan after about");
   await page.waitForFunction(() => !document.getElementById("start").disabled);
   await page.click("#start");
   await state("FINISHED");

@@ -349,7 +349,7 @@ fn progress(a: &Acquisition) -> v1::Progress {
     }
 }
 
-/// What is to be known of a plan before it starts: what speaks against its calibration, and a limit that will cut it short.
+/// What is to be known of a plan before it starts: what speaks against its calibration, and what will cut it short.
 pub(crate) fn doubts(shared: &Shared, plan: &domain::Plan, p: &Prediction) -> Vec<String> {
     let calibration = match plan.field.pitch {
         domain::Pitch::Nanometres(_) => crate::calibrations::doubt(shared),
@@ -358,21 +358,42 @@ pub(crate) fn doubts(shared: &Shared, plan: &domain::Plan, p: &Prediction) -> Ve
     calibration.into_iter().chain(cut_short(plan, p)).collect()
 }
 
-/// The limit that will end the plan before its last position, by what is predicted.
+/// The limit or stop rule that will end the plan before its last position, by what is predicted.
 fn cut_short(plan: &domain::Plan, p: &Prediction) -> Option<String> {
+    use domain::StopRule as R;
+    const LIMIT: &str = "dose limit";
+    const RULE: &str = "stop rule";
     let electrons = p
         .electrons_dwell
         .map(|dwell| dwell + p.electrons_outside.unwrap_or(0.0));
+    let seconds = p.time.map(|time| time.as_secs_f64());
     let mean = plan.limits.mean.map(domain::Dose::e_per_a2);
     let total = plan.limits.total.map(domain::Electrons::count);
-    [(mean, p.dose_e_per_a2, "e/Å²"), (total, electrons, "electrons")]
+    let limits = [
+        (LIMIT, mean, p.dose_e_per_a2, "e/Å²"),
+        (LIMIT, total, electrons, "electrons"),
+    ];
+    // How soon the others are reached depends on the specimen.
+    let rules = plan.stop.iter().filter_map(|rule| match *rule {
+        R::Positions(n) => {
+            let of = p.n_positions.map(|all| all as f64);
+            Some((RULE, Some(n as f64), of, "positions"))
+        }
+        R::Time(time) => Some((RULE, Some(time.as_secs_f64()), seconds, "s")),
+        R::Dose(dose) => Some((RULE, Some(dose.e_per_a2()), p.dose_e_per_a2, "e/Å²")),
+        R::Resolution(_) | R::Precision { .. } => None,
+    });
+    limits
         .into_iter()
-        .filter_map(|(limit, predicted, unit)| Some((limit?, predicted?, unit)))
-        .filter(|(limit, predicted, _)| limit < predicted)
-        .min_by(|a, b| (a.0 / a.1).total_cmp(&(b.0 / b.1)))
-        .map(|(limit, predicted, unit)| {
-            let percent = 100.0 * limit / predicted;
-            format!("the dose limit of {limit} {unit} ends the scan after about {percent:.0} % of its positions")
+        .chain(rules)
+        .filter_map(|(what, most, predicted, unit)| Some((what, most?, predicted?, unit)))
+        .filter(|(_, most, predicted, _)| most < predicted)
+        .min_by(|a, b| (a.1 / a.2).total_cmp(&(b.1 / b.2)))
+        .map(|(what, most, predicted, unit)| {
+            let percent = 100.0 * most / predicted;
+            format!(
+                "the {what} of {most} {unit} ends the scan after about {percent:.0} % of its positions"
+            )
         })
 }
 
