@@ -49,15 +49,18 @@ fn decide(criterion: &mut Criterion) {
     group.warm_up_time(Duration::from_millis(100));
     group.measurement_time(Duration::from_secs(1));
     for pattern in [Pattern::Adaptive, Pattern::Uncertainty] {
-        let name = pattern.name();
-        group.bench_function(name, |bencher| {
-            bencher.iter_custom(|n| time_of(&pattern, n));
-        });
+        // With a new estimate each time there are scores to make; between two it is selection and order alone.
+        for (what, per_estimate) in [("new estimate", 1), ("same estimate", 40)] {
+            group.bench_function(format!("{}, {what}", pattern.name()), |bencher| {
+                bencher.iter_custom(|n| time_of(&pattern, per_estimate, n));
+            });
+        }
     }
     group.finish();
 }
 
-fn time_of(pattern: &Pattern, n: u64) -> Duration {
+/// `per_estimate` decisions are made on one estimate.
+fn time_of(pattern: &Pattern, per_estimate: u64, n: u64) -> Duration {
     let field = ScanField::centred(Grid::new(SIDE, SIDE).expect("in range"), Pitch::Unknown);
     let dwell = DwellTime::from_nanoseconds(1000).expect("in range");
     let detector = DetectorName::new("haadf").expect("in range");
@@ -68,12 +71,16 @@ fn time_of(pattern: &Pattern, n: u64) -> Duration {
     let (mut spent, mut done) = (Duration::ZERO, 0);
     while done < n {
         let mut policy = scan::policy(&plan, dwell, None).expect("a good plan");
-        let (mut n_positions, mut start) = (0, Duration::ZERO);
+        let (mut n_positions, mut n_absorbed, mut start) = (0, 0, Duration::ZERO);
         let mut batch = PositionBatch::default();
         // The seeds and the first decisions, which score everything, are not measured.
         for i in 0..120u64 {
-            let mut seen = estimates[i as usize % 4].clone();
-            (seen.revision, seen.n_positions) = (i, n_positions);
+            let revision = i.div_ceil(per_estimate);
+            if i % per_estimate == 0 {
+                n_absorbed = n_positions;
+            }
+            let mut seen = estimates[revision as usize % 4].clone();
+            (seen.revision, seen.n_positions) = (revision, n_absorbed);
             let context = Context {
                 estimate: (i > 0).then_some(&seen),
                 remaining: Remaining {

@@ -21,6 +21,7 @@ use crate::tour::Tour;
 use crate::{Context, Error, Policy};
 use coverage::Coverage;
 use domain::{Current, DwellTime, Estimate, Invalid, Pattern, Plan, PositionBatch};
+use std::ops::Range;
 use std::sync::Arc;
 use tiles::{Best, MAX_TILE_COLS, Tiles};
 use trust::{Forecast, Trust, score_row};
@@ -108,6 +109,7 @@ pub(crate) struct Adaptive {
     trust: Trust,
     places: Vec<Place>,
     last: Option<[f32; 2]>,
+    arch: pulp::Arch,
 }
 
 /// The estimate that the scores were made from.
@@ -165,6 +167,7 @@ impl Adaptive {
             }),
             places: Vec::with_capacity(plan.batch as usize),
             last: None,
+            arch: pulp::Arch::new(),
             goal,
         })
     }
@@ -208,16 +211,14 @@ impl Adaptive {
         let before = before
             .as_ref()
             .and_then(|e| View::of(e, self.tiles, self.electrons));
-        for tile in 0..self.tiles.len() {
-            if before
-                .as_ref()
-                .is_some_and(|before| view.is_same(before, &self.goal, tile))
-            {
-                continue;
-            }
-            view.score(&self.goal, tile, (power, scale), &mut self.scores);
-            self.promising.touch(tile);
-        }
+        self.arch.dispatch(Scoring {
+            view,
+            before,
+            goal: &self.goal,
+            law: (power, scale),
+            scores: &mut self.scores,
+            promising: &mut self.promising,
+        });
         self.scored = Scored {
             estimate: Some(estimate.clone()),
             power,
@@ -257,7 +258,8 @@ impl Adaptive {
                     -1.0
                 }
             };
-            let Some(pixel) = self.promising.pop(self.tiles, value) else {
+            let most = |pixels: Range<usize>| largest(&scores[pixels]);
+            let Some(pixel) = self.promising.pop(self.tiles, most, value) else {
                 return;
             };
             self.take(pixel);
@@ -286,7 +288,14 @@ impl Adaptive {
                 }
                 least + by_chance * unit(key(frame_key, pixel as u64)) as f32
             };
-            let Some(pixel) = self.farthest.pop(self.tiles, value) else {
+            let most = |pixels: Range<usize>| match goal {
+                Goal::Weighted(_) => f32::INFINITY,
+                _ => {
+                    let distance = coverage.largest_distance(pixels);
+                    distance + 0.3 * distance.max(1.0)
+                }
+            };
+            let Some(pixel) = self.farthest.pop(self.tiles, most, value) else {
                 return;
             };
             self.take(pixel);
@@ -413,7 +422,7 @@ impl<'a> View<'a> {
         })
     }
 
-    #[inline]
+    #[inline(always)]
     fn index(&self, row: u32, col: u32) -> usize {
         if self.scale == 1 {
             row as usize * self.n_cols + col as usize
@@ -423,20 +432,27 @@ impl<'a> View<'a> {
     }
 
     /// Whether nothing that scores read differs in a tile. Where the uncertainty is the same, so is the rest.
+    #[inline(always)]
     fn is_same(&self, other: &Self, goal: &Goal, tile: usize) -> bool {
         if self.scale != other.scale || self.mean.len() != other.mean.len() {
             return false;
         }
         let rect = self.tiles.rect(tile);
         let needs_mean = matches!(goal, Goal::Edges);
-        (rect.row..rect.row + rect.n_rows).all(|row| {
+        // A closure would not be compiled with its caller.
+        for row in rect.row..rect.row + rect.n_rows {
             let first = self.index(row, rect.col);
-            let end = self.index(row, rect.col + rect.n_cols - 1) + 1;
-            same_bits(
-                &self.uncertainty[first..end],
-                &other.uncertainty[first..end],
-            ) && (!needs_mean || same_bits(&self.mean[first..end], &other.mean[first..end]))
-        })
+            let here = first..self.index(row, rect.col + rect.n_cols - 1) + 1;
+            let is_same = same_bits(
+                &self.uncertainty[here.clone()],
+                &other.uncertainty[here.clone()],
+            ) && (!needs_mean
+                || same_bits(&self.mean[here.clone()], &other.mean[here]));
+            if !is_same {
+                return false;
+            }
+        }
+        true
     }
 
     fn forecast(&self, pixel: usize) -> Forecast {
@@ -449,6 +465,7 @@ impl<'a> View<'a> {
         )
     }
 
+    #[inline(always)]
     fn score(&self, goal: &Goal, tile: usize, law: (f32, f32), scores: &mut [f32]) {
         let rect = self.tiles.rect(tile);
         for row in rect.row..rect.row + rect.n_rows {
@@ -456,6 +473,15 @@ impl<'a> View<'a> {
             let scores = &mut scores[first..first + rect.n_cols as usize];
             match goal {
                 Goal::Adaptive if self.scale == 1 => self.score_row(law, first, scores),
+                Goal::Uncertainty if self.scale == 1 => {
+                    let here = first..first + scores.len();
+                    let known = self.unit_variance[here.clone()].iter();
+                    for ((score, unit), deviation) in
+                        scores.iter_mut().zip(known).zip(&self.uncertainty[here])
+                    {
+                        *score = Forecast::new(*unit, deviation * deviation, 0.0).variance();
+                    }
+                }
                 _ => {
                     for (col, score) in (rect.col..).zip(scores) {
                         *score = self.score_pixel(goal, row, col, law);
@@ -465,6 +491,7 @@ impl<'a> View<'a> {
         }
     }
 
+    #[inline(always)]
     fn score_row(&self, law: (f32, f32), first: usize, scores: &mut [f32]) {
         let here = first..first + scores.len();
         let mut noise = [0.0; MAX_TILE_COLS];
@@ -506,14 +533,53 @@ impl<'a> View<'a> {
     }
 }
 
+/// Scores of the tiles that differ from `before`, to be compiled for each instruction set. The same operations in the same
+/// order: every one gives the same.
+struct Scoring<'a> {
+    view: View<'a>,
+    before: Option<View<'a>>,
+    goal: &'a Goal,
+    /// Exponent and scale of the amplitude.
+    law: (f32, f32),
+    scores: &'a mut [f32],
+    promising: &'a mut Best,
+}
+
+impl pulp::WithSimd for Scoring<'_> {
+    type Output = ();
+
+    #[inline(always)]
+    fn with_simd<S: pulp::Simd>(self, _: S) {
+        for tile in 0..self.view.tiles.len() {
+            let before = self.before.as_ref();
+            if before.is_some_and(|before| self.view.is_same(before, self.goal, tile)) {
+                continue;
+            }
+            self.view.score(self.goal, tile, self.law, self.scores);
+            self.promising.touch(tile);
+        }
+    }
+}
+
+/// The largest of some values, −1 where there is none; four at a time, which is what vectors can do.
+#[inline]
+fn largest(values: &[f32]) -> f32 {
+    let (fours, rest) = values.as_chunks::<4>();
+    let larger = |a: f32, b: f32| if b > a { b } else { a };
+    let most = fours.iter().fold([-1.0; 4], |most, four| {
+        std::array::from_fn(|k| larger(most[k], four[k]))
+    });
+    most.iter().chain(rest).copied().fold(-1.0, larger)
+}
+
 /// Equality that vectors can test.
+#[inline(always)]
 fn same_bits(a: &[f32], b: &[f32]) -> bool {
-    let differing = |(a, b): (&f32, &f32)| a.to_bits() ^ b.to_bits();
-    a.iter()
-        .zip(b)
-        .map(differing)
-        .fold(0, |all, bits| all | bits)
-        == 0
+    let mut differing = 0;
+    for (a, b) in a.iter().zip(b) {
+        differing |= a.to_bits() ^ b.to_bits();
+    }
+    differing == 0
 }
 
 #[cfg(test)]

@@ -2,6 +2,7 @@
 
 use super::tiles::{Best, Tiles};
 use std::collections::VecDeque;
+use std::ops::Range;
 
 /// Coverage of one frame.
 #[derive(Debug)]
@@ -51,6 +52,13 @@ impl Coverage {
     #[inline]
     pub(super) fn distance(&self, pixel: usize) -> f32 {
         f32::from(self.squares[pixel]).sqrt()
+    }
+
+    /// The largest distance among neighbouring pixels, px.
+    #[inline]
+    pub(super) fn largest_distance(&self, pixels: Range<usize>) -> f32 {
+        let squares = self.squares[pixels].iter();
+        f32::from(squares.fold(0, |most, &square| most.max(square))).sqrt()
     }
 
     /// Whether a pixel has not been visited.

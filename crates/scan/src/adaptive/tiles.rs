@@ -3,6 +3,7 @@
 use domain::{Grid, PixelRect};
 use std::cmp::Ordering;
 use std::collections::BinaryHeap;
+use std::ops::Range;
 
 /// Side of a tile, px.
 const SIDE: u32 = 16;
@@ -34,7 +35,7 @@ impl Tiles {
         self.n_tile_cols as usize * self.n_tile_rows as usize
     }
 
-    #[inline]
+    #[inline(always)]
     pub(super) const fn pixel(&self, row: u32, col: u32) -> usize {
         row as usize * self.grid.n_cols() as usize + col as usize
     }
@@ -54,6 +55,7 @@ impl Tiles {
         }
     }
 
+    #[inline(always)]
     pub(super) fn rect(&self, tile: usize) -> PixelRect {
         let n_tile_cols = self.n_tile_cols as usize;
         let (row, col) = (
@@ -148,8 +150,14 @@ impl Best {
     }
 
     /// The pixel with the largest value ≥ 0; its tile stays in the heap. Call [`Best::fell`] for what its taking changes.
-    /// `value(pixel, best)` may say anything up to `best` of a pixel that does not surpass it.
-    pub(super) fn pop(&mut self, tiles: Tiles, value: impl Fn(usize, f32) -> f32) -> Option<usize> {
+    /// `value(pixel, best)` may say anything up to `best` of a pixel that does not surpass it; no value of a row of pixels is
+    /// above what `most` says of it.
+    pub(super) fn pop(
+        &mut self,
+        tiles: Tiles,
+        most: impl Fn(Range<usize>) -> f32,
+        value: impl Fn(usize, f32) -> f32,
+    ) -> Option<usize> {
         loop {
             let top = *self.heap.peek()?;
             let tile = top.tile as usize;
@@ -157,7 +165,7 @@ impl Best {
                 return (top.value >= 0.0).then_some(self.known[tile].1 as usize);
             }
             if self.is_stale[tile] {
-                self.known[tile] = best_of(tiles, tile, &value);
+                self.known[tile] = best_of(tiles, tile, &most, &value);
                 self.is_stale[tile] = false;
             }
             if let Some(mut entry) = self.heap.peek_mut() {
@@ -167,12 +175,21 @@ impl Best {
     }
 }
 
-fn best_of(tiles: Tiles, tile: usize, value: impl Fn(usize, f32) -> f32) -> (f32, u32) {
+fn best_of(
+    tiles: Tiles,
+    tile: usize,
+    most: impl Fn(Range<usize>) -> f32,
+    value: impl Fn(usize, f32) -> f32,
+) -> (f32, u32) {
     let rect = tiles.rect(tile);
     let mut best = (-1.0, 0);
     for row in rect.row..rect.row + rect.n_rows {
         let first = tiles.pixel(row, rect.col);
-        for pixel in first..first + rect.n_cols as usize {
+        let pixels = first..first + rect.n_cols as usize;
+        if most(pixels.clone()) <= best.0 {
+            continue;
+        }
+        for pixel in pixels {
             let here = value(pixel, best.0);
             if here > best.0 {
                 best = (here, pixel as u32);

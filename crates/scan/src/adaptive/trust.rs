@@ -27,6 +27,7 @@ pub(super) struct Forecast {
 }
 
 impl Forecast {
+    #[inline(always)]
     pub(super) fn new(unit_variance: f32, variance: f32, noise: f32) -> Self {
         let geometry = unit_variance.max(1e-9);
         Self {
@@ -42,6 +43,7 @@ impl Forecast {
     }
 
     /// V, variance of the estimate.
+    #[inline(always)]
     pub(super) fn variance(&self) -> f32 {
         self.geometry * self.amplitude
     }
@@ -54,6 +56,7 @@ impl Forecast {
 }
 
 /// `a·G·A^w = a·G^(1−w)·V^w` as a score, `T²/(T + s²)`, for a row of pixels; `noise` is empty where there is none.
+#[inline(always)]
 pub(super) fn score_row(
     law: (f32, f32),
     unit_variance: &[f32],
@@ -74,7 +77,7 @@ pub(super) fn score_row(
 }
 
 /// Base-2 logarithm of a positive normal number, to 2e-4: scores need no more, and vectors can do it.
-#[inline]
+#[inline(always)]
 fn log2(x: f32) -> f32 {
     let bits = x.to_bits();
     let exponent = (bits >> 23) as i32 - 127;
@@ -85,7 +88,7 @@ fn log2(x: f32) -> f32 {
 }
 
 /// `2^x`, to 1e-4 relative, clamped to what is finite. Adding 1.5·2²³ rounds, and leaves the whole part in the low bits.
-#[inline]
+#[inline(always)]
 fn exp2(x: f32) -> f32 {
     const ROUND: f32 = 12_582_912.0;
     let x = if x > -126.0 { x } else { -126.0 };
