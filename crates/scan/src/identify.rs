@@ -421,11 +421,10 @@ impl<'a> Fit<'a> {
         p
     }
 
-    /// Normal matrix and gradient, from differences.
-    fn normal(&self, p: &[f64], residuals: &[f64]) -> (Vec<Vec<f64>>, Vec<f64>) {
-        let n = p.len();
+    /// Derivatives of the residuals by parameter, from differences.
+    fn columns(&self, p: &[f64], residuals: &[f64]) -> Vec<Vec<f64>> {
         let here = self.paths(p);
-        let columns: Vec<Vec<f64>> = (0..n)
+        (0..p.len())
             .map(|i| {
                 let step = match i {
                     3 => 1e-4,
@@ -446,7 +445,13 @@ impl<'a> Fit<'a> {
                     .map(|(a, b)| (a - b) / step)
                     .collect()
             })
-            .collect();
+            .collect()
+    }
+
+    /// Normal matrix and gradient.
+    fn normal(&self, p: &[f64], residuals: &[f64]) -> (Vec<Vec<f64>>, Vec<f64>) {
+        let n = p.len();
+        let columns = self.columns(p, residuals);
         let weights: Vec<f64> = residuals
             .iter()
             .map(|r| 1.0 / (1.0 + r * r).sqrt())
@@ -464,6 +469,38 @@ impl<'a> Fit<'a> {
         (normal, columns.iter().map(|c| dot(c, residuals)).collect())
     }
 
+    /// How much more the lines differ in the delay that each would have by itself than their counts allow: χ² per degree of
+    /// freedom. A place that has moved since its profile was taken shows here before it shows in the residuals.
+    fn disagreement(&self, p: &[f64], residuals: &[f64]) -> f64 {
+        let columns = self.columns(p, residuals);
+        let mut found = Vec::new();
+        for line in 0..self.profiles.len() {
+            let (delay, offset) = (&columns[2], &columns[N_COIL + line]);
+            // Normal matrix of delay and offset, and gradient.
+            let [mut dd, mut od, mut oo, mut dr, mut or] = [0.0; 5];
+            let of_line = self
+                .responses
+                .iter()
+                .flat_map(|response| response.bins_ns.iter().map(move |_| response.line == line));
+            for (i, _) in of_line.enumerate().filter(|(_, is_here)| *is_here) {
+                dd += delay[i] * delay[i];
+                od += delay[i] * offset[i];
+                oo += offset[i] * offset[i];
+                dr += delay[i] * residuals[i];
+                or += offset[i] * residuals[i];
+            }
+            let weight = dd - od * od / oo.max(f64::MIN_POSITIVE);
+            if weight > 0.0 {
+                let shift = (or * od / oo.max(f64::MIN_POSITIVE) - dr) / weight;
+                found.push((weight, shift));
+            }
+        }
+        let total: f64 = found.iter().map(|(w, _)| w).sum();
+        let mean = found.iter().map(|(w, shift)| w * shift).sum::<f64>() / total;
+        let squares = found.iter().map(|(w, s)| w * (s - mean).powi(2));
+        squares.sum::<f64>() / found.len().saturating_sub(1).max(1) as f64
+    }
+
     fn n_used(&self) -> usize {
         self.used.iter().flatten().filter(|used| **used).count()
     }
@@ -475,6 +512,7 @@ impl<'a> Fit<'a> {
         let chi_square = flat.iter().map(|r| r * r).sum::<f64>() / free;
         let c = &best.covariance;
         let scale = chi_square.max(1.0);
+        let disagreement = self.disagreement(&best.parameters, &flat);
         let mut residuals = Vec::new();
         let mut rest = &flat[..];
         for response in self.responses {
@@ -492,7 +530,7 @@ impl<'a> Fit<'a> {
         Identified {
             coil,
             errors: std::array::from_fn(|i| (c[i][i].max(0.0) * scale).sqrt()),
-            group_delay_error_us: (variance.max(0.0) * scale).sqrt(),
+            group_delay_error_us: (variance.max(0.0) * scale.max(disagreement)).sqrt(),
             offsets_px: best.parameters[N_COIL..].to_vec(),
             chi_square,
             residuals,
