@@ -208,6 +208,7 @@ fn check(lines: &[LineProfile], responses: &[JumpResponse]) -> Result<(), Invali
 }
 
 /// A smoothed profile, cubic between its values.
+#[derive(Clone)]
 struct Profile {
     first: f64,
     step: f64,
@@ -267,6 +268,7 @@ impl Profile {
     }
 }
 
+#[derive(Clone)]
 struct Fit<'a> {
     start: AxisCoil,
     profiles: Vec<Profile>,
@@ -421,10 +423,11 @@ impl<'a> Fit<'a> {
         p
     }
 
-    /// Derivatives of the residuals by parameter, from differences.
-    fn columns(&self, p: &[f64], residuals: &[f64]) -> Vec<Vec<f64>> {
+    /// Normal matrix and gradient, from differences.
+    fn normal(&self, p: &[f64], residuals: &[f64]) -> (Vec<Vec<f64>>, Vec<f64>) {
+        let n = p.len();
         let here = self.paths(p);
-        (0..p.len())
+        let columns: Vec<Vec<f64>> = (0..n)
             .map(|i| {
                 let step = match i {
                     3 => 1e-4,
@@ -445,13 +448,7 @@ impl<'a> Fit<'a> {
                     .map(|(a, b)| (a - b) / step)
                     .collect()
             })
-            .collect()
-    }
-
-    /// Normal matrix and gradient.
-    fn normal(&self, p: &[f64], residuals: &[f64]) -> (Vec<Vec<f64>>, Vec<f64>) {
-        let n = p.len();
-        let columns = self.columns(p, residuals);
+            .collect();
         let weights: Vec<f64> = residuals
             .iter()
             .map(|r| 1.0 / (1.0 + r * r).sqrt())
@@ -469,36 +466,27 @@ impl<'a> Fit<'a> {
         (normal, columns.iter().map(|c| dot(c, residuals)).collect())
     }
 
-    /// How much more the lines differ in the delay that each would have by itself than their counts allow: χ² per degree of
-    /// freedom. A place that has moved since its profile was taken shows here before it shows in the residuals.
-    fn disagreement(&self, p: &[f64], residuals: &[f64]) -> f64 {
-        let columns = self.columns(p, residuals);
-        let mut found = Vec::new();
-        for line in 0..self.profiles.len() {
-            let (delay, offset) = (&columns[2], &columns[N_COIL + line]);
-            // Normal matrix of delay and offset, and gradient.
-            let [mut dd, mut od, mut oo, mut dr, mut or] = [0.0; 5];
-            let of_line = self
-                .responses
-                .iter()
-                .flat_map(|response| response.bins_ns.iter().map(move |_| response.line == line));
-            for (i, _) in of_line.enumerate().filter(|(_, is_here)| *is_here) {
-                dd += delay[i] * delay[i];
-                od += delay[i] * offset[i];
-                oo += offset[i] * offset[i];
-                dr += delay[i] * residuals[i];
-                or += offset[i] * residuals[i];
+    /// Standard errors of the coil's parameters and, last, of its group delay, by leaving out one line after another (the
+    /// jackknife; Efron 1982, equation 3.13). A line's profile is measured too: what it has wrong all jumps onto it share, so that
+    /// the covariance of the fit, which takes bins for independent, knows nothing of it.
+    fn jackknife(&self, best: &Solution) -> [f64; N_COIL + 1] {
+        let n_lines = self.profiles.len();
+        let without = |line: usize| {
+            let mut fit = self.clone();
+            for (response, used) in self.responses.iter().zip(&mut fit.used) {
+                used.iter_mut()
+                    .for_each(|used| *used &= response.line != line);
             }
-            let weight = dd - od * od / oo.max(f64::MIN_POSITIVE);
-            if weight > 0.0 {
-                let shift = (or * od / oo.max(f64::MIN_POSITIVE) - dr) / weight;
-                found.push((weight, shift));
-            }
-        }
-        let total: f64 = found.iter().map(|(w, _)| w).sum();
-        let mean = found.iter().map(|(w, shift)| w * shift).sum::<f64>() / total;
-        let squares = found.iter().map(|(w, s)| w * (s - mean).powi(2));
-        squares.sum::<f64>() / found.len().saturating_sub(1).max(1) as f64
+            let found = fit.solve(best.parameters.clone()).parameters;
+            let delay = fit.coil(&found).group_delay_us();
+            std::array::from_fn(|i| if i < N_COIL { found[i] } else { delay })
+        };
+        let left_out: Vec<[f64; N_COIL + 1]> = (0..n_lines).map(without).collect();
+        std::array::from_fn(|i| {
+            let mean = left_out.iter().map(|found| found[i]).sum::<f64>() / n_lines as f64;
+            let squares: f64 = left_out.iter().map(|f| (f[i] - mean).powi(2)).sum();
+            (squares * (n_lines as f64 - 1.0) / n_lines as f64).sqrt()
+        })
     }
 
     fn n_used(&self) -> usize {
@@ -512,7 +500,7 @@ impl<'a> Fit<'a> {
         let chi_square = flat.iter().map(|r| r * r).sum::<f64>() / free;
         let c = &best.covariance;
         let scale = chi_square.max(1.0);
-        let disagreement = self.disagreement(&best.parameters, &flat);
+        let jackknife = self.jackknife(best);
         let mut residuals = Vec::new();
         let mut rest = &flat[..];
         for response in self.responses {
@@ -529,8 +517,8 @@ impl<'a> Fit<'a> {
             .sum();
         Identified {
             coil,
-            errors: std::array::from_fn(|i| (c[i][i].max(0.0) * scale).sqrt()),
-            group_delay_error_us: (variance.max(0.0) * scale.max(disagreement)).sqrt(),
+            errors: std::array::from_fn(|i| (c[i][i].max(0.0) * scale).sqrt().max(jackknife[i])),
+            group_delay_error_us: (variance.max(0.0) * scale).sqrt().max(jackknife[N_COIL]),
             offsets_px: best.parameters[N_COIL..].to_vec(),
             chi_square,
             residuals,
