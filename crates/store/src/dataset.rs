@@ -23,7 +23,7 @@ mod recover;
 
 pub use columns::{SampleSummary, Samples, SignalColumn};
 pub use finalise::Finaliser;
-pub use open::{DataSet, DataSetEntry, DataSetState, Listing, MapInfo, list};
+pub use open::{DataSet, DataSetEntry, DataSetState, Listing, MapInfo, list, model_use};
 pub use recover::{Recovery, recover};
 
 /// Name of the journal in a data set.

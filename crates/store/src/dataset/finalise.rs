@@ -205,7 +205,13 @@ impl Finaliser {
         group(&self.directory)?;
         write_attributes(
             &self.directory,
-            &metadata::root(&self.header, self.finish.as_ref(), &summary, calibrated),
+            &metadata::root(
+                &self.header,
+                self.finish.as_ref(),
+                &summary,
+                calibrated,
+                self.model_use.as_deref(),
+            ),
         )?;
         consolidate(&self.directory)?;
         crate::claim::sync_directory(&self.directory).map_err(Error::io(&self.directory))?;

@@ -63,14 +63,15 @@ pub(super) fn plane_axes(field: &ScanField) -> [Axis; 2] {
 }
 
 /// Attributes of the root: what HyperSpy asks for, and a summary so that a list need not read the journal.
-/// `calibrated` says of each detector with maps whether its uncertainty is.
+/// `calibrated` says of each detector with maps whether its uncertainty is; `model_use` for which a given model was used.
 pub(super) fn root(
     header: &Header,
     finish: Option<&Finish>,
     summary: &SampleSummary,
     calibrated: Map<String, Value>,
+    model_use: Option<&[DetectorName]>,
 ) -> Value {
-    json!({
+    let mut root = json!({
         "file_format": "ZSpy",
         "file_format_version": "3.3",
         "beamwright": {
@@ -88,7 +89,12 @@ pub(super) fn root(
             "cut_bytes": summary.cut_bytes,
             "calibrated": calibrated,
         },
-    })
+    });
+    if let Some(detectors) = model_use {
+        let names: Vec<&str> = detectors.iter().map(DetectorName::as_str).collect();
+        root["beamwright"]["model_used_for"] = json!(names);
+    }
+    root
 }
 
 /// `metadata` of the signal `name`.

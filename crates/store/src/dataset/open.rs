@@ -6,7 +6,7 @@ use crate::journal::{JournalReader, SampleReader};
 use crate::record::Header;
 use crate::zarr::{Array, read_attributes};
 use crate::{Error, claim};
-use domain::{Invalid, PixelRect};
+use domain::{DetectorName, Invalid, PixelRect};
 use serde_json::Value;
 use std::fs::{self, File};
 use std::ops::Range;
@@ -240,6 +240,16 @@ impl DataSet {
         };
         Some(["estimate", "uncertainty"].map(|name| format!("{name}{suffix}")))
     }
+}
+
+/// Detectors whose estimate in the data set at `path` started from a model that it was given; `None` where none was given,
+/// where the data set is not complete, and where it is of a version that did not note it here.
+#[must_use]
+pub fn model_use(path: &Path) -> Option<Vec<DetectorName>> {
+    let summary = summary_of(path).ok()?;
+    let names = summary["model_used_for"].as_array()?;
+    let name = |value: &Value| DetectorName::new(value.as_str()?).ok();
+    names.iter().map(name).collect()
 }
 
 fn header_of(path: &Path) -> Result<Header, Error> {
