@@ -416,6 +416,14 @@ pub(crate) fn result(
         dataset_bytes: path.map_or(0, crate::archive::size_of),
         quality: Vec::new(),
         journal_sha256: String::new(),
+        model_use: plan
+            .model_from
+            .as_ref()
+            .and(path)
+            .and_then(store::model_use)
+            .map(|used| v1::ModelUse {
+                detectors: used.iter().map(ToString::to_string).collect(),
+            }),
     }
 }
 
