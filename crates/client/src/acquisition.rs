@@ -198,7 +198,8 @@ impl Client {
 
     /// Uploads a learned model, the content of the file `model` of a data set, for [`Plan::model_from`]. Refused where it is
     /// damaged. Kept until the lease ends or an hour has passed.
-    pub async fn upload_model(&self, lease: &Lease, file: &Bytes) -> Result<ModelSource, Error> {
+    pub async fn upload_model(&self, lease: &Lease, file: Vec<u8>) -> Result<ModelSource, Error> {
+        let file = Bytes::from(file);
         let parts = file.chunks(UPLOAD_BYTES).map(|b| file.slice_ref(b));
         let name = self.upload(lease, parts.map(Part::Model).collect()).await?;
         let id = proto::id_of_name("name", UPLOADS, &name).map_err(Error::Broken)?;
