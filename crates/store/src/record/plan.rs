@@ -204,10 +204,7 @@ impl PlanMirror {
                 .map(StopRule::try_from)
                 .collect::<Result<_, _>>()?,
             estimator: Estimator::from_name(&self.estimator)?,
-            model_from: self.model_from.map(|source| match source {
-                ModelSourceMirror::Acquisition(id) => ModelSource::Acquisition(id),
-                ModelSourceMirror::Upload(id) => ModelSource::Upload(id),
-            }),
+            model_from: self.model_from.map(Into::into),
             final_refinement: Duration::from_nanos(self.final_refinement_ns),
             lead: Duration::from_nanos(self.lead_ns),
             batch: self.batch,
@@ -271,10 +268,7 @@ impl From<&Plan> for PlanMirror {
             dose_rate_limit: plan.dose_rate_limit,
             stop: plan.stop.iter().map(Into::into).collect(),
             estimator: plan.estimator.name().to_owned(),
-            model_from: plan.model_from.as_ref().map(|source| match source {
-                ModelSource::Acquisition(id) => ModelSourceMirror::Acquisition(id.clone()),
-                ModelSource::Upload(id) => ModelSourceMirror::Upload(id.clone()),
-            }),
+            model_from: plan.model_from.clone().map(Into::into),
             final_refinement_ns: nanoseconds(plan.final_refinement),
             lead_ns: nanoseconds(plan.lead),
             batch: plan.batch,
@@ -302,6 +296,24 @@ impl From<&Plan> for PlanMirror {
 /// The plan as JSON for the metadata of a data set, without its bulk.
 pub(crate) fn plan_json(plan: &Plan) -> serde_json::Value {
     serde_json::to_value(PlanMirror::from(plan)).unwrap_or_default()
+}
+
+impl From<ModelSourceMirror> for ModelSource {
+    fn from(source: ModelSourceMirror) -> Self {
+        match source {
+            ModelSourceMirror::Acquisition(id) => Self::Acquisition(id),
+            ModelSourceMirror::Upload(id) => Self::Upload(id),
+        }
+    }
+}
+
+impl From<ModelSource> for ModelSourceMirror {
+    fn from(source: ModelSource) -> Self {
+        match source {
+            ModelSource::Acquisition(id) => Self::Acquisition(id),
+            ModelSource::Upload(id) => Self::Upload(id),
+        }
+    }
 }
 
 impl From<ScanField> for FieldMirror {
