@@ -27,6 +27,7 @@ mod link;
 mod link_threads;
 mod live;
 mod malformed;
+mod models;
 mod mutants;
 mod process;
 mod raw;

@@ -5,6 +5,7 @@ use crate::failure::Failure;
 use crate::follow::{
     Follower, LOOK_AGAIN, advice, dose, next_picture, pictures, show_prediction, state,
 };
+use crate::model::{Model, used_text};
 use crate::output::{Output, count, per_area, seconds};
 use crate::{lease_file, online, plan};
 use client::{
@@ -24,7 +25,12 @@ pub(crate) async fn acquire(args: AcquireArgs, output: &Output) -> Result<(), Fa
     let detach = args.detach_s.map(|s| detached(s, &request.plan.limits));
     request.plan.detached = detach.transpose()?;
     request.plan.resume_after_trip = args.resume_after_trip;
+    let model = args.model.as_deref().map(Model::named).transpose()?;
     if args.dry_run {
+        // What has to be uploaded needs control; what is here has been checked.
+        if let Some(Model::Known(source)) = model {
+            request.plan.model_from = Some(source);
+        }
         let dry = client.validate(&request).await?;
         if let (false, Some(prediction)) = (output.json, &dry.prediction) {
             show_prediction(output, prediction);
@@ -33,6 +39,9 @@ pub(crate) async fn acquire(args: AcquireArgs, output: &Output) -> Result<(), Fa
         return Ok(());
     }
     let ended = lease_file::under(&client, async |lease: &Lease| {
+        if let Some(model) = model {
+            request.plan.model_from = Some(model.offered(&client, lease).await?);
+        }
         let ended = follow_new(&client, lease, &request, output).await?;
         output.result(summary(&ended), &report(&ended));
         Ok(ended)
@@ -307,6 +316,9 @@ pub(crate) fn summary(acquisition: &Acquisition) -> String {
         if !outcome.text.is_empty() {
             text += &format!("\n{}", outcome.text);
         }
+        if let Some(used_for) = &outcome.model_used_for {
+            text += &format!("\n{}", used_text(used_for));
+        }
         if !outcome.dataset_path.is_empty() {
             text += &format!("\n{}", outcome.dataset_path);
         }
@@ -316,9 +328,11 @@ pub(crate) fn summary(acquisition: &Acquisition) -> String {
 
 /// The same for a program.
 pub(crate) fn report(acquisition: &Acquisition) -> Value {
+    let outcome = acquisition.outcome.as_ref();
     json!({
         "name": format!("acquisitions/{}", acquisition.id),
-        "dataset": acquisition.outcome.as_ref().map(|o| o.dataset_path.clone()),
+        "dataset": outcome.map(|o| o.dataset_path.clone()),
+        "model_used_for": outcome.and_then(|o| o.model_used_for.clone()),
         "exposures": acquisition.progress.n_sampled,
         "acquisition": acquisition,
     })

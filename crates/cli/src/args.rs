@@ -475,6 +475,9 @@ pub(crate) struct AcquireArgs {
     /// After the watchdog tripped, clear and go on by itself so often a minute, 1 to 3, where the service allows it
     #[arg(long)]
     pub(crate) resume_after_trip: Option<u32>,
+    /// Start from what another has learned, if that predicts better: an acquisition ID, a data set, or the file `model` in one
+    #[arg(long, value_name = "FILE|ID")]
+    pub(crate) model: Option<String>,
     #[command(flatten)]
     pub(crate) server: ServerArgs,
 }

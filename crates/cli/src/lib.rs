@@ -31,6 +31,7 @@ mod follow;
 mod lease_file;
 #[cfg(feature = "serve")]
 mod log;
+mod model;
 #[cfg(feature = "serve")]
 mod offline;
 mod online;

@@ -3,6 +3,7 @@
 use crate::acquire::read_list;
 use crate::args::{CoilsArg, PathArg, ReconstructArgs, SimulateArgs};
 use crate::failure::Failure;
+use crate::model::used_text;
 use crate::output::{Output, count, seconds};
 use crate::plan;
 use domain::{DwellTime, Estimator, Exposure, Invalid, PatchModel};
@@ -92,14 +93,6 @@ fn given(path: Option<&Path>) -> Result<Vec<Arc<PatchModel>>, Failure> {
     Ok(models.into_iter().map(Arc::new).collect())
 }
 
-/// For which detectors the given models were used.
-fn model_text(used_for: &[String]) -> String {
-    match used_for {
-        [] => "model not used: what this acquisition taught itself predicts as well\n".to_owned(),
-        names => format!("model used for {}\n", names.join(", ")),
-    }
-}
-
 /// Refuses plans that would run for days.
 fn check_length(plan: &domain::Plan) -> Result<(), Invalid> {
     let per_frame = plan.positions_per_frame();
@@ -182,7 +175,7 @@ fn text(report: &Report) -> String {
     text += &report
         .model_used_for
         .as_deref()
-        .map_or(String::new(), model_text);
+        .map_or(String::new(), |names| used_text(names) + "\n");
     for (stage, spent) in &report.stages {
         text += &format!(
             "{stage:<8} {} wall, {} CPU\n",
@@ -240,7 +233,9 @@ pub(crate) fn reconstruct(args: &ReconstructArgs, output: &Output) -> Result<(),
     });
     let text = format!(
         "{}{}: {} samples, {} frame(s), estimator {}",
-        used_for.as_deref().map_or(String::new(), model_text),
+        used_for
+            .as_deref()
+            .map_or(String::new(), |names| used_text(names) + "\n"),
         args.out.display(),
         done.n_samples,
         done.n_frames,

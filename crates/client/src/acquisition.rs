@@ -3,8 +3,9 @@
 use crate::resource::{Acquisition, AcquisitionStream};
 use crate::{Client, Error, Lease};
 use bytes::Bytes;
-use domain::{Invalid, Pattern, Plan, Region};
-use proto::{ACQUISITIONS, MAX_INLINE_POSITIONS, name_of_id, v1};
+use domain::{Invalid, ModelSource, Pattern, Plan, Region};
+use proto::v1::upload_array_request::Part;
+use proto::{ACQUISITIONS, MAX_INLINE_POSITIONS, UPLOADS, name_of_id, v1};
 
 /// Positions in one part of an upload: below a request's largest size.
 const UPLOAD_POSITIONS: usize = 65_536;
@@ -187,7 +188,7 @@ impl Client {
                 "arrays within a request's size, or a plan under a lease",
             )));
         };
-        let name = self.upload(lease, &request.plan.pattern).await?;
+        let name = self.upload(lease, parts_of(&request.plan.pattern)).await?;
         if let Some(pattern) = &mut plan.pattern {
             pattern.list = large_list.then(|| List::PositionsUpload(name.clone()));
             pattern.weights = large_weights.then_some(Weights::WeightsUpload(name));
@@ -195,24 +196,22 @@ impl Client {
         Ok(plan)
     }
 
-    async fn upload(&self, lease: &Lease, pattern: &Pattern) -> Result<String, Error> {
-        use v1::upload_array_request::Part;
+    /// Uploads a learned model, the content of the file `model` of a data set, for [`Plan::model_from`]. Refused where it is
+    /// damaged. Kept until the lease ends or an hour has passed.
+    pub async fn upload_model(&self, lease: &Lease, file: Vec<u8>) -> Result<ModelSource, Error> {
+        let file = Bytes::from(file);
+        let parts = file.chunks(UPLOAD_BYTES).map(|b| file.slice_ref(b));
+        let name = self.upload(lease, parts.map(Part::Model).collect()).await?;
+        let id = proto::id_of_name("name", UPLOADS, &name).map_err(Error::Broken)?;
+        Ok(ModelSource::Upload(id.to_owned()))
+    }
+
+    async fn upload(&self, lease: &Lease, parts: Vec<Part>) -> Result<String, Error> {
         let part = |part| v1::UploadArrayRequest {
             lease: None,
             part: Some(part),
         };
-        let mut parts: Vec<v1::UploadArrayRequest> = match pattern {
-            Pattern::List(list) => list
-                .chunks(UPLOAD_POSITIONS)
-                .map(|list| part(Part::Positions(proto::proto_from_positions(list))))
-                .collect(),
-            Pattern::Weighted(weights) => {
-                let bytes: Bytes = proto::bytes_of_f32s(weights);
-                let parts = bytes.chunks(UPLOAD_BYTES).map(|b| bytes.slice_ref(b));
-                parts.map(|bytes| part(Part::WeightsF32(bytes))).collect()
-            }
-            _ => Vec::new(),
-        };
+        let mut parts: Vec<v1::UploadArrayRequest> = parts.into_iter().map(part).collect();
         if let Some(first) = parts.first_mut() {
             first.lease = lease.token();
         }
@@ -220,6 +219,22 @@ impl Client {
         Ok(self
             .answer(self.acquisitions().upload_array(parts).await)?
             .name)
+    }
+}
+
+/// Positions or weights in parts for an upload.
+fn parts_of(pattern: &Pattern) -> Vec<Part> {
+    match pattern {
+        Pattern::List(list) => list
+            .chunks(UPLOAD_POSITIONS)
+            .map(|list| Part::Positions(proto::proto_from_positions(list)))
+            .collect(),
+        Pattern::Weighted(weights) => {
+            let bytes: Bytes = proto::bytes_of_f32s(weights);
+            let parts = bytes.chunks(UPLOAD_BYTES).map(|b| bytes.slice_ref(b));
+            parts.map(Part::WeightsF32).collect()
+        }
+        _ => Vec::new(),
     }
 }
 

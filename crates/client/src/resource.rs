@@ -189,6 +189,8 @@ pub struct Outcome {
     pub dataset_path: String,
     /// Size of the data set, bytes.
     pub dataset_bytes: u64,
+    /// Detectors whose estimate started from the model that was offered; `None`: none was, or the data set is not complete.
+    pub model_used_for: Option<Vec<String>>,
 }
 
 /// One acquisition as it changes; ends after a final state.
@@ -400,6 +402,7 @@ impl Outcome {
             stop_rule: result.stop_rule,
             dataset_path: result.dataset_path,
             dataset_bytes: result.dataset_bytes,
+            model_used_for: result.model_use.map(|used| used.detectors),
         }
     }
 }

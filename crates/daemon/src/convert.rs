@@ -470,6 +470,9 @@ pub(crate) fn result(
         dataset_bytes: path.map_or(0, crate::archive::size_of),
         quality: claims.quality.iter().map(quality).collect(),
         journal_sha256: claims.journal_sha256.unwrap_or_default(),
+        model_use: claims
+            .model_used_for
+            .map(|detectors| v1::ModelUse { detectors }),
     }
 }
 

@@ -26,6 +26,7 @@ mod lifecycle;
 mod listen;
 mod maps;
 mod metrics;
+mod models;
 mod notify;
 mod offers;
 mod painter;

@@ -62,6 +62,7 @@ fn bytes_of(upload: &Upload) -> usize {
     match upload {
         Upload::Positions(list) => size_of::<ListedPosition>() * list.len(),
         Upload::Weights(weights) => 4 * weights.len(),
+        Upload::Models(models) => models.iter().map(|m| m.n_bytes() as usize).sum(),
     }
 }
 

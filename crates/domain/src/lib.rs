@@ -35,8 +35,8 @@ pub use invalid::Invalid;
 pub use npy::NpyArray;
 pub use patch_model::PatchModel;
 pub use plan::{
-    AreaLimit, BlankTravel, Detached, Estimator, Exposure, ListedPosition, Order, Pattern, Plan,
-    PlanKind, Region, SettleLaw, StopRule, Texts, WhenLate,
+    AreaLimit, BlankTravel, Detached, Estimator, Exposure, ListedPosition, ModelSource, Order,
+    Pattern, Plan, PlanKind, Region, SettleLaw, StopRule, Texts, WhenLate,
 };
 pub use quantity::{
     Angle, Current, Dose, DwellTime, ELECTRON_CHARGE_C, Electrons, Fraction, HighTension,

@@ -43,6 +43,13 @@ impl PatchModel {
         n_pixels * (n_pixels + 1) / 2
     }
 
+    /// Memory of its numbers, bytes.
+    #[must_use]
+    pub const fn n_bytes(&self) -> u64 {
+        let n = self.weights.len() + self.means.len() + self.covariances.len();
+        4 * n as u64
+    }
+
     /// Refuses sizes that contradict each other, numbers that no learning gives, and variances that are not positive.
     pub fn check(&self) -> Result<(), Invalid> {
         if !(2..=Self::MAX_SIDE).contains(&self.side) {

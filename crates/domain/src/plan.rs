@@ -317,6 +317,15 @@ impl Estimator {
     }
 }
 
+/// Where a model comes from that an earlier acquisition has learned.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub enum ModelSource {
+    /// An acquisition of the same service, by its id.
+    Acquisition(String),
+    /// A file that was uploaded ahead of the plan, by the id of the upload.
+    Upload(String),
+}
+
 /// A reason to stop; the first that is reached ends the acquisition.
 #[derive(Debug, Clone, Copy, PartialEq)]
 pub enum StopRule {
@@ -420,6 +429,8 @@ pub struct Plan {
     pub stop: Vec<StopRule>,
     /// Estimator.
     pub estimator: Estimator,
+    /// What the estimator may start from; `None`: from this frame alone.
+    pub model_from: Option<ModelSource>,
     /// CPU time the estimator may use after the last sample.
     pub final_refinement: Duration,
     /// Work held by the controller.
@@ -463,6 +474,7 @@ impl Plan {
             dose_rate_limit: None,
             stop: Vec::new(),
             estimator: Estimator::Auto,
+            model_from: None,
             final_refinement: Duration::from_secs(2),
             lead: Duration::from_millis(20),
             batch: 1024,

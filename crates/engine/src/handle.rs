@@ -9,7 +9,7 @@ use crate::{
 use crossbeam::channel::{RecvTimeoutError, Sender, TrySendError, bounded};
 use domain::{
     BatchId, Clock, ColumnState, Detector, DetectorCalibration, DetectorName, Estimate, Invalid,
-    Plan, PositionBatch, SampleBlock, ScanField,
+    PatchModel, Plan, PositionBatch, SampleBlock, ScanField,
 };
 use hal::{Capabilities, FieldCalibration, TripId};
 use std::collections::VecDeque;
@@ -141,6 +141,7 @@ pub struct Handle {
     shared: Arc<Shared>,
     epoch: LeaseEpoch,
     origin: Origin,
+    models: Vec<Arc<PatchModel>>,
 }
 
 impl Handle {
@@ -152,6 +153,7 @@ impl Handle {
             shared,
             epoch: LeaseEpoch::default(),
             origin: Origin::default(),
+            models: Vec::new(),
         }
     }
 
@@ -161,7 +163,7 @@ impl Handle {
         Self {
             shared: self.shared.clone(),
             epoch,
-            origin: self.origin.clone(),
+            ..self.clone()
         }
     }
 
@@ -170,6 +172,15 @@ impl Handle {
     pub fn with_origin(&self, origin: Origin) -> Self {
         Self {
             origin,
+            ..self.clone()
+        }
+    }
+
+    /// The same engine; what is validated or created may start from `models` that earlier acquisitions have learned.
+    #[must_use]
+    pub fn starting_from(&self, models: Vec<Arc<PatchModel>>) -> Self {
+        Self {
+            models,
             ..self.clone()
         }
     }
@@ -462,14 +473,15 @@ impl Handle {
 
     fn prepare(&self, plan: &Plan) -> Result<Prepared, Error> {
         let instrument = lock(&self.shared.instrument).clone();
-        Ok(Prepared::on(
+        let prepared = Prepared::on(
             self.new_id(),
             plan,
             &self.shared.config,
             &self.shared.capabilities,
             &instrument,
             self.shared.clock.wall(),
-        )?)
+        )?;
+        Ok(prepared.starting_from(&self.models, &self.shared.config)?)
     }
 
     /// An id that nothing has, an acquisition of a service that ran a moment ago included.

@@ -220,10 +220,7 @@ impl Lockstep {
             &self.instrument,
             wall,
         )?;
-        Ok(Prepared {
-            given: self.given.clone(),
-            ..prepared
-        })
+        Ok(prepared.starting_from(&self.given, &self.config)?)
     }
 
     fn ask(&mut self, command: Command, observer: &mut dyn Observer) -> Result<(), Error> {

@@ -7,8 +7,8 @@ use crate::handle::Instrument;
 use crate::parts::judging::is_of_quality;
 use crate::{AcquisitionId, CoilCalibration, Config, PlannedCoils, Prediction};
 use domain::{
-    BlankTravel, Detector, DetectorName, DwellTime, Exposure, Invalid, PatchModel, Pattern, Plan,
-    PlanKind, ScanField, StopRule,
+    BlankTravel, Detector, DetectorName, DwellTime, Estimator, Exposure, Invalid, PatchModel,
+    Pattern, Plan, PlanKind, ScanField, StopRule,
 };
 use hal::{ArmedDetector, BlankerKind, Capabilities, FieldCalibration};
 use std::sync::Arc;
@@ -20,6 +20,8 @@ pub(crate) const BATCH_MAX: u32 = 16_384;
 const RECORD_BYTES: u64 = 28;
 /// Grids beyond this have only binned estimates before they are finished, and their samples wait in tiles on the disk.
 pub(crate) const WHOLE_PIXELS: u64 = 4096 * 4096;
+/// Longest side of a grid whose estimate may start from a model.
+const MODEL_SIDE: u32 = 4096;
 /// Grids beyond this show binned estimates until all work is done.
 const SHOWN_PIXELS: u64 = 1 << 22;
 /// Memory for the samples of grids beyond [`WHOLE_PIXELS`], whatever their size.
@@ -177,6 +179,48 @@ impl Prepared {
 }
 
 impl Prepared {
+    /// The same; its estimate may start from `models`, of which those for other detectors are left out. Refused where none of
+    /// them can be of use.
+    pub(crate) fn starting_from(
+        mut self,
+        models: &[Arc<PatchModel>],
+        config: &Config,
+    ) -> Result<Self, Invalid> {
+        if models.is_empty() {
+            return Ok(self);
+        }
+        let estimator = self.plan.estimator;
+        if !matches!(estimator, Estimator::Auto | Estimator::Gmm) {
+            let allowed = "with the estimator auto or gmm: others learn no model";
+            return Err(Invalid::new("model", estimator.name(), allowed));
+        }
+        let grid = self.plan.field.grid;
+        if grid.n_rows().max(grid.n_cols()) > MODEL_SIDE {
+            let value = format!("{} × {} pixels", grid.n_rows(), grid.n_cols());
+            let allowed = format!("with a grid of at most {MODEL_SIDE} × {MODEL_SIDE} pixels");
+            return Err(Invalid::new("model", value, allowed));
+        }
+        for model in models {
+            recon::check_model(model).map_err(crate::parts::recon_failure)?;
+        }
+        let is_read = |model: &&Arc<PatchModel>| self.plan.detectors.contains(&model.detector);
+        self.given = models.iter().filter(is_read).cloned().collect();
+        if self.given.is_empty() {
+            let names = |of: Vec<&str>| of.join(", ");
+            let found = names(models.iter().map(|m| m.detector.as_str()).collect());
+            let asked = names(self.plan.detectors.iter().map(|d| d.as_str()).collect());
+            let allowed = format!("a model for a detector of the plan: {asked}");
+            return Err(Invalid::new("model", format!("for {found}"), allowed));
+        }
+        let bytes: u64 = self.given.iter().map(|m| m.n_bytes()).sum();
+        let cost = &mut self.prediction;
+        cost.memory_bytes = cost.memory_bytes.saturating_add(bytes);
+        cost.storage_bytes = cost.storage_bytes.saturating_add(bytes);
+        let recorded = Some(cost.storage_bytes);
+        check_room(&self.plan, config, recorded, self.prediction.memory_bytes)?;
+        Ok(self)
+    }
+
     /// The same run for a calibration. Refused where its samples do not fit into memory.
     pub(crate) fn read_out(
         mut self,

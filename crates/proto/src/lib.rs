@@ -41,7 +41,7 @@ pub use kinds::{
 };
 pub use lookup::{ACQUISITIONS, CALIBRATIONS, UPLOADS, id_of_name, name_of_id};
 pub use plan::{MAX_INLINE_POSITIONS, PlanContext, Upload, plan_from_proto, positions_from_proto};
-pub use plan_message::{proto_from_plan, proto_from_positions};
+pub use plan_message::{name_of_model_source, proto_from_plan, proto_from_positions};
 pub use refusal::Refusal;
 pub use sample::{blocks_from_chunk, gap_from_proto, proto_from_gap};
 

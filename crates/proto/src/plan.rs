@@ -8,8 +8,8 @@ use crate::lookup::{ACQUISITIONS, UPLOADS, id_of_name, shortened};
 use crate::v1;
 use domain::{
     AreaLimit, Detached, DetectorName, Dose, DoseLimits, DwellTime, Electrons, Exposure, Fraction,
-    Invalid, ListedPosition, Nanometres, Order, Pattern, Pitch, Plan, PlanKind, ScanField,
-    SettleLaw, StopRule, Texts, WhenLate,
+    Invalid, ListedPosition, ModelSource, Nanometres, Order, PatchModel, Pattern, Pitch, Plan,
+    PlanKind, ScanField, SettleLaw, StopRule, Texts, WhenLate,
 };
 use std::sync::Arc;
 use std::time::Duration;
@@ -28,6 +28,8 @@ pub enum Upload {
     Positions(Arc<[ListedPosition]>),
     /// Weights of a policy.
     Weights(Arc<[f32]>),
+    /// What an earlier acquisition has learned, one per detector.
+    Models(Vec<Arc<PatchModel>>),
 }
 
 /// What a plan refers to without saying it.
@@ -164,12 +166,6 @@ fn refuse_unsupported(message: &v1::Plan) -> Result<(), Invalid> {
             "estimation.live_share",
             "set",
             "1 in this version",
-        )?;
-        refuse(
-            !estimation.model_from.is_empty(),
-            "estimation.model_from",
-            "set",
-            "empty in this version",
         )?;
         known::<v1::JointEstimation>("estimation.joint", estimation.joint)?;
     }
@@ -415,7 +411,7 @@ fn list_of(
         }
         Some(List::PositionsUpload(name)) => match uploaded("positions_upload", name, context)? {
             Upload::Positions(list) => Ok(list),
-            Upload::Weights(_) => Err(Invalid::new(
+            _ => Err(Invalid::new(
                 "positions_upload",
                 shortened(name),
                 "an upload of positions",
@@ -435,7 +431,7 @@ fn weights_of(pattern: &v1::Pattern, context: &PlanContext<'_>) -> Result<Arc<[f
         Some(Weights::WeightsF32(bytes)) => Ok(f32s_of_bytes("weights_f32", bytes)?.into()),
         Some(Weights::WeightsUpload(name)) => match uploaded("weights_upload", name, context)? {
             Upload::Weights(weights) => Ok(weights),
-            Upload::Positions(_) => Err(Invalid::new(
+            _ => Err(Invalid::new(
                 "weights_upload",
                 shortened(name),
                 "an upload of weights",
@@ -608,6 +604,7 @@ fn apply_estimation(message: &v1::Plan, plan: &mut Plan) -> Result<(), Invalid> 
         return Ok(());
     };
     plan.estimator = estimator_from_proto("estimator", estimation.estimator)?;
+    plan.model_from = model_source_of(&estimation.model_from)?;
     if let Some(ms) = estimation.final_refinement_ms {
         if ms > 3_600_000 {
             return Err(Invalid::new("final_refinement_ms", ms, "0 to 3600000 ms"));
@@ -615,6 +612,24 @@ fn apply_estimation(message: &v1::Plan, plan: &mut Plan) -> Result<(), Invalid> 
         plan.final_refinement = Duration::from_millis(ms.into());
     }
     Ok(())
+}
+
+fn model_source_of(name: &str) -> Result<Option<ModelSource>, Invalid> {
+    let id = |collection| id_of_name("model_from", collection, name).map(str::to_owned);
+    if name.is_empty() {
+        return Ok(None);
+    }
+    let source = match name.starts_with(UPLOADS) {
+        true => id(UPLOADS).map(ModelSource::Upload),
+        false => id(ACQUISITIONS).map(ModelSource::Acquisition),
+    };
+    source.map(Some).map_err(|refused| Invalid {
+        allowed: format!(
+            "{ACQUISITIONS}/ID or {UPLOADS}/ID, an ID of 1 to 128 characters of a-z, A-Z, 0-9, -, _"
+        )
+        .into(),
+        ..refused
+    })
 }
 
 fn apply_decisions(message: &v1::Plan, plan: &mut Plan) -> Result<(), Invalid> {

@@ -5,11 +5,11 @@ use crate::geometry::{proto_from_field, proto_from_rect};
 use crate::kinds::{
     pattern_kind_of, proto_from_blank_travel, proto_from_estimator, proto_from_order,
 };
-use crate::lookup::{ACQUISITIONS, name_of_id};
+use crate::lookup::{ACQUISITIONS, UPLOADS, name_of_id};
 use crate::v1;
 use domain::{
-    DoseLimits, DwellTime, Exposure, ListedPosition, Order, Pattern, Plan, PlanKind, StopRule,
-    WhenLate,
+    DoseLimits, DwellTime, Exposure, ListedPosition, ModelSource, Order, Pattern, Plan, PlanKind,
+    StopRule, WhenLate,
 };
 
 /// The plan as a message. Its field is already cut to the region, so the message has no region.
@@ -53,6 +53,10 @@ pub fn proto_from_plan(plan: &Plan) -> v1::Plan {
         estimation: Some(v1::Estimation {
             estimator: proto_from_estimator(plan.estimator) as i32,
             final_refinement_ms: Some(saturated(plan.final_refinement.as_millis())),
+            model_from: plan
+                .model_from
+                .as_ref()
+                .map_or_else(String::new, name_of_model_source),
             ..Default::default()
         }),
         decisions: Some(proto_from_decisions(plan)),
@@ -74,6 +78,15 @@ pub fn proto_from_plan(plan: &Plan) -> v1::Plan {
             .parent
             .as_ref()
             .map_or_else(String::new, |id| name_of_id(ACQUISITIONS, id)),
+    }
+}
+
+/// The resource that a model comes from: `acquisitions/{id}` or `uploads/{id}`.
+#[must_use]
+pub fn name_of_model_source(source: &ModelSource) -> String {
+    match source {
+        ModelSource::Acquisition(id) => name_of_id(ACQUISITIONS, id),
+        ModelSource::Upload(id) => name_of_id(UPLOADS, id),
     }
 }
 

@@ -5,8 +5,8 @@ use crate::v1;
 use crate::{PlanContext, Upload, plan_from_proto, proto_from_plan};
 use domain::{
     Angle, AreaLimit, BlankTravel, Detached, Dose, DoseLimits, DwellTime, Electrons, Estimator,
-    Exposure, Fraction, Grid, Invalid, ListedPosition, Nanometres, Order, Pattern, Pitch,
-    PixelRect, Plan, PlanKind, ScanField, SettleLaw, StopRule, Texts, WhenLate,
+    Exposure, Fraction, Grid, Invalid, ListedPosition, ModelSource, Nanometres, Order, Pattern,
+    Pitch, PixelRect, Plan, PlanKind, ScanField, SettleLaw, StopRule, Texts, WhenLate,
 };
 use proptest::prelude::*;
 use std::time::Duration;
@@ -228,6 +228,11 @@ fn any_plan() -> impl Strategy<Value = Plan> {
             let bounded = plan.limits.total.is_some() || plan.limits.mean.is_some();
             plan.estimator = rest.0;
             plan.detached = rest.1.filter(|d| d.electrons.is_some() || bounded);
+            plan.model_from = match rest.3 % 3 {
+                0 => None,
+                1 => Some(ModelSource::Acquisition("20261122-a-1".into())),
+                _ => Some(ModelSource::Upload("u3".into())),
+            };
             plan.steering_identity = (!rest.2.is_empty()).then(|| rest.2.clone());
             plan.parent = loops.3.then(|| "a-1".to_owned());
             plan.flyback_ns = rest.3;
@@ -398,6 +403,27 @@ fn refused(change: impl FnOnce(&mut v1::Plan)) -> (String, String) {
     change(&mut message);
     let error = convert(&message).unwrap_err();
     (error.field.into_owned(), error.allowed.into_owned())
+}
+
+#[test]
+fn a_model_comes_from_an_acquisition_or_an_upload_and_from_nowhere_else() {
+    for name in [
+        "model.zspy",
+        "acquisitions/",
+        "uploads/../x",
+        "calibrations/a",
+    ] {
+        let estimation = v1::Estimation {
+            model_from: name.into(),
+            ..Default::default()
+        };
+        let (field, allowed) = refused(|p| p.estimation = Some(estimation));
+        assert_eq!(field, "estimation.model_from", "{name}");
+        assert!(
+            allowed.starts_with("acquisitions/ID or uploads/ID"),
+            "{allowed}"
+        );
+    }
 }
 
 #[test]

@@ -30,5 +30,5 @@ mod strong;
 mod window;
 
 pub use error::Error;
-pub use reconstructor::{Reconstructor, WorkQuota, new, with_scratch};
+pub use reconstructor::{Reconstructor, WorkQuota, check_model, new, with_scratch};
 pub use setup::{DetectorSetup, Kernel, Noise, Setup};

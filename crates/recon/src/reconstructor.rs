@@ -2,6 +2,7 @@
 
 use crate::blend::Members;
 use crate::fit::Method;
+use crate::gmm;
 use crate::large::{LARGEST_PLANE, Large};
 use crate::online::Online;
 use crate::simple::Simple;
@@ -76,6 +77,11 @@ pub trait Reconstructor: Send {
 /// [`Reconstructor::estimate_tile`] gives them at full resolution. Their samples stay in memory: see [`with_scratch`].
 pub fn new(setup: &Setup) -> Result<Box<dyn Reconstructor>, Error> {
     with_scratch(setup, None)
+}
+
+/// Refuses a model that no estimator here can start from: patches or components are others, or its numbers make no sense.
+pub fn check_model(model: &PatchModel) -> Result<(), Error> {
+    Ok(gmm::Model::check(model)?)
 }
 
 /// The same; the samples of a grid above 4096 rows or columns are kept in `scratch`, and memory is bounded whatever the grid.

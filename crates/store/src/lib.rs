@@ -39,7 +39,7 @@ pub use journal::{
     SampleReader, ScriptedFile, Syncer, Tail,
 };
 pub use list_file::{list_from_csv, list_from_npy};
-pub use model_file::{given_model_path, model_path, read_models, write_models};
+pub use model_file::{given_model_path, model_path, models_of_bytes, read_models, write_models};
 pub use picture::{
     ColourMap, DisplayRange, Figure, Panel, Picture, Plane, ansi_picture, plain_picture,
     write_npy_f32, write_png, write_png_gray16, write_tiff_f32, write_tiff_u8, write_tiff_u16,

@@ -54,7 +54,7 @@ pub fn read_models(path: &Path) -> Result<Vec<PatchModel>, Error> {
         Err(error) => Err(error),
     }
     .map_err(Error::io(&file))?;
-    decoded(&bytes, &file)
+    models_of_bytes(&bytes, &file)
 }
 
 fn encoded<M: Borrow<PatchModel>>(models: &[M]) -> Vec<u8> {
@@ -78,7 +78,8 @@ fn encoded<M: Borrow<PatchModel>>(models: &[M]) -> Vec<u8> {
     bytes
 }
 
-fn decoded(bytes: &[u8], path: &Path) -> Result<Vec<PatchModel>, Error> {
+/// The models in the content of a file; `path` is what errors call it.
+pub fn models_of_bytes(bytes: &[u8], path: &Path) -> Result<Vec<PatchModel>, Error> {
     let refuse = |field: &'static str, found: String, expected: &'static str| Error::Format {
         path: path.to_owned(),
         field,
@@ -177,7 +178,7 @@ mod tests {
     }
 
     fn refused(bytes: &[u8]) -> String {
-        let error = decoded(bytes, Path::new("m")).unwrap_err();
+        let error = models_of_bytes(bytes, Path::new("m")).unwrap_err();
         error.to_string()
     }
 
@@ -215,10 +216,13 @@ mod tests {
         for at in 0..good.len() {
             let mut bad = good.clone();
             bad[at] ^= 0x10;
-            assert!(decoded(&bad, Path::new("m")).is_err(), "byte {at}");
+            assert!(models_of_bytes(&bad, Path::new("m")).is_err(), "byte {at}");
         }
         for n in 0..good.len() {
-            assert!(decoded(&good[..n], Path::new("m")).is_err(), "{n} bytes");
+            assert!(
+                models_of_bytes(&good[..n], Path::new("m")).is_err(),
+                "{n} bytes"
+            );
         }
         assert!(refused(&good[..20]).starts_with("m: model"));
         assert!(refused(b"PNG").contains("a model file"));

@@ -104,6 +104,25 @@ def test_a_long_list_is_uploaded(control):
     assert acquisition.told().progress.n_sampled == 70_000
 
 
+def test_what_one_acquisition_has_learned_is_offered_to_the_next(control):
+    first = control.acquire(bw.Plan(pixels=64, fraction=0.25, dwell=20 * bw.us, estimator=bw.Estimator.GMM))
+    first.wait()
+    assert not first.told().result.HasField("model_use")
+    uploaded = control.upload_model(f"{first.told().result.dataset_path}/model")
+    for name in (first.name, uploaded):
+        again = control.acquire(bw.Plan(pixels=64, fraction=0.25, dwell=20 * bw.us, model_from=name))
+        again.wait()
+        told = again.told()
+        assert told.plan.estimation.model_from == name
+        assert told.result.HasField("model_use")
+        assert set(told.result.model_use.detectors) <= {"haadf"}
+    with pytest.raises(bw.InvalidField) as refused:
+        control.create(bw.Plan(pixels=64, model_from="acquisitions/nothing"))
+    assert refused.value.field == "plan.estimation.model_from"
+    with pytest.raises(bw.InvalidField):
+        control.upload_model(__file__)
+
+
 def test_pause_resume_and_abort(control, long):
     acquisition = control.acquire(long)
     states = (told.state for told in acquisition.watch(50))

@@ -7,12 +7,13 @@ use crate::archive::page;
 use crate::control::{command, lock};
 use crate::convert;
 use crate::lease::bounded;
+use crate::models::{models_of, of_plan};
 use crate::picture::period_of;
 use crate::refuse::{invalid, of_engine, of_store, refuse};
 use crate::shared::{Origin, Shared, random_u128};
 use crate::steered::Steered;
 use crate::table::{Requests, digest_of};
-use domain::Plan;
+use domain::{PatchModel, Plan};
 use engine::{AcquisitionId, Handle, State};
 use prost::Message as _;
 use proto::v1::acquisition_service_server::AcquisitionService;
@@ -55,6 +56,12 @@ impl Acquisitions {
             seed: seed as u64,
         };
         plan_from_proto(message, &context).map_err(|e| invalid(e.within("plan")))
+    }
+
+    /// What the estimate of `plan` may start from.
+    async fn models(&self, plan: &Plan) -> Result<Vec<Arc<PatchModel>>, Status> {
+        let (shared, plan) = (self.0.clone(), plan.clone());
+        blocking(move || models_of(&shared, &plan)).await
     }
 
     /// The acquisition of this session; an earlier one cannot be commanded.
@@ -123,6 +130,7 @@ impl Acquisitions {
             }
         }
         let plan = self.plan(request.plan.as_ref().unwrap_or(&v1::Plan::default()))?;
+        let engine = engine.starting_from(self.models(&plan).await?);
         let origin = engine::Origin {
             identity: principal.clone(),
             lease_epoch: shared.control.info().lease_epoch,
@@ -141,7 +149,7 @@ impl Acquisitions {
             Ok(created)
         });
         let created = created.await.unwrap_or(Err(engine::Error::Ended));
-        let (id, _) = created.map_err(|e| of_engine(e, "plan"))?;
+        let (id, _) = created.map_err(of_plan)?;
         let created = shared.clock.wall();
         let steered = Steered::NONE;
         let origin = Origin {
@@ -155,13 +163,13 @@ impl Acquisitions {
 
     async fn validate(&self, message: Option<&v1::Plan>) -> Result<v1::Acquisition, Status> {
         let plan = self.plan(message.unwrap_or(&v1::Plan::default()))?;
-        let engine = self.0.engine.clone();
+        let engine = self.0.engine.starting_from(self.models(&plan).await?);
         let checked = tokio::task::spawn_blocking(move || {
             let prediction = engine.validate(&plan)?;
             Ok((prediction, plan))
         });
         let checked = checked.await.unwrap_or(Err(engine::Error::Ended));
-        let (prediction, plan) = checked.map_err(|e| of_engine(e, "plan"))?;
+        let (prediction, plan) = checked.map_err(of_plan)?;
         Ok(v1::Acquisition {
             plan: Some(convert::shown_plan(&plan)),
             prediction: Some(v1::Prediction {

@@ -227,7 +227,13 @@ impl Finaliser {
         };
         self.describe("dose", dose_unit, None, &summary)?;
         group(&self.directory)?;
-        let claims = json!({"quality": quality, "journal_sha256": self.journal_sha256()?});
+        let used = self.model_use.as_ref();
+        let used = used.map(|d| d.iter().map(DetectorName::as_str).collect::<Vec<_>>());
+        let claims = json!({
+            "quality": quality,
+            "journal_sha256": self.journal_sha256()?,
+            "model_used_for": used,
+        });
         write_attributes(
             &self.directory,
             &metadata::root(&self.header, self.finish.as_ref(), &summary, &claims),

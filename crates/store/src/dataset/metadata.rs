@@ -63,7 +63,7 @@ pub(super) fn plane_axes(field: &ScanField) -> [Axis; 2] {
 }
 
 /// Attributes of the root: what HyperSpy asks for, and a summary so that a list need not read the journal.
-/// `claims` are the quality of the maps by detector and the digest of the journal.
+/// `claims` are the quality of the maps by detector, the digest of the journal, and for which detectors a given model was used.
 pub(super) fn root(
     header: &Header,
     finish: Option<&Finish>,
@@ -88,6 +88,7 @@ pub(super) fn root(
             "cut_bytes": summary.cut_bytes,
             "quality": claims["quality"],
             "journal_sha256": claims["journal_sha256"],
+            "model_used_for": claims["model_used_for"],
         },
     })
 }

@@ -289,6 +289,8 @@ pub struct Claims {
     pub quality: Vec<MapQuality>,
     /// SHA-256 of the journal, hexadecimal.
     pub journal_sha256: Option<String>,
+    /// Detectors whose estimate started from a model that it was given; `None`: none was given.
+    pub model_used_for: Option<Vec<String>>,
 }
 
 /// The maps of one detector, over all pixels of all frames.
@@ -319,6 +321,10 @@ pub fn claims(path: &Path) -> Result<Claims, Error> {
     Ok(Claims {
         quality: quality.collect(),
         journal_sha256: summary["journal_sha256"].as_str().map(str::to_owned),
+        model_used_for: summary["model_used_for"].as_array().map(|names| {
+            let name = |name: &Value| name.as_str().map(str::to_owned);
+            names.iter().filter_map(name).collect()
+        }),
     })
 }
 

@@ -2,8 +2,8 @@
 
 use domain::{
     Angle, AreaLimit, BlankTravel, Detached, DetectorName, Dose, DoseLimits, DwellTime, Electrons,
-    Estimator, Exposure, Fraction, Grid, Invalid, ListedPosition, Nanometres, Order, Pattern,
-    Pitch, PixelRect, Plan, PlanKind, ScanField, SettleLaw, StopRule, Texts, WhenLate,
+    Estimator, Exposure, Fraction, Grid, Invalid, ListedPosition, ModelSource, Nanometres, Order,
+    Pattern, Pitch, PixelRect, Plan, PlanKind, ScanField, SettleLaw, StopRule, Texts, WhenLate,
 };
 use serde::{Deserialize, Serialize};
 use std::time::Duration;
@@ -31,6 +31,9 @@ pub(crate) struct PlanMirror {
     dose_rate_limit: Option<f64>,
     stop: Vec<StopMirror>,
     estimator: String,
+    /// Only in journals of acquisitions that were offered a model.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    model_from: Option<ModelSourceMirror>,
     final_refinement_ns: u64,
     lead_ns: u64,
     batch: u32,
@@ -50,6 +53,13 @@ enum KindMirror {
     Acquire,
     View,
     Spot,
+}
+
+#[derive(Debug, Serialize, Deserialize)]
+#[serde(rename_all = "snake_case")]
+enum ModelSourceMirror {
+    Acquisition(String),
+    Upload(String),
 }
 
 #[derive(Debug, Serialize, Deserialize)]
@@ -194,6 +204,7 @@ impl PlanMirror {
                 .map(StopRule::try_from)
                 .collect::<Result<_, _>>()?,
             estimator: Estimator::from_name(&self.estimator)?,
+            model_from: self.model_from.map(Into::into),
             final_refinement: Duration::from_nanos(self.final_refinement_ns),
             lead: Duration::from_nanos(self.lead_ns),
             batch: self.batch,
@@ -257,6 +268,7 @@ impl From<&Plan> for PlanMirror {
             dose_rate_limit: plan.dose_rate_limit,
             stop: plan.stop.iter().map(Into::into).collect(),
             estimator: plan.estimator.name().to_owned(),
+            model_from: plan.model_from.clone().map(Into::into),
             final_refinement_ns: nanoseconds(plan.final_refinement),
             lead_ns: nanoseconds(plan.lead),
             batch: plan.batch,
@@ -284,6 +296,24 @@ impl From<&Plan> for PlanMirror {
 /// The plan as JSON for the metadata of a data set, without its bulk.
 pub(crate) fn plan_json(plan: &Plan) -> serde_json::Value {
     serde_json::to_value(PlanMirror::from(plan)).unwrap_or_default()
+}
+
+impl From<ModelSourceMirror> for ModelSource {
+    fn from(source: ModelSourceMirror) -> Self {
+        match source {
+            ModelSourceMirror::Acquisition(id) => Self::Acquisition(id),
+            ModelSourceMirror::Upload(id) => Self::Upload(id),
+        }
+    }
+}
+
+impl From<ModelSource> for ModelSourceMirror {
+    fn from(source: ModelSource) -> Self {
+        match source {
+            ModelSource::Acquisition(id) => Self::Acquisition(id),
+            ModelSource::Upload(id) => Self::Upload(id),
+        }
+    }
 }
 
 impl From<ScanField> for FieldMirror {

@@ -3,9 +3,11 @@
 from __future__ import annotations
 
 import contextlib
+import os
 import threading
 import time
 from collections.abc import Iterable, Iterator
+from pathlib import Path
 from typing import Any
 
 import grpc
@@ -287,6 +289,14 @@ class Control:
                     yield v1.UploadArrayRequest(lease=self.token, weights_f32=data[i : i + 4 * step])
 
         return self.microscope.call(self.microscope.calls.UploadArray, parts()).name
+
+    def upload_model(self, path: str | os.PathLike[str]) -> str:
+        """Uploads a learned model, the file `model` of a data set, for `Plan.model_from`; the name goes into the plan."""
+        self.check()
+        data = Path(path).read_bytes()
+        step = 1 << 18
+        parts = (v1.UploadArrayRequest(lease=self.token, model=data[i : i + step]) for i in range(0, max(len(data), 1), step))
+        return self.microscope.call(self.microscope.calls.UploadArray, parts).name
 
 
 class Acquisition:

@@ -203,6 +203,9 @@ class Plan:
     limits: Limits = field(default_factory=Limits)
     stop: Sequence[v1.StopRule] = ()
     estimator: Estimator | None = None
+    model_from: str = ""
+    """What an earlier acquisition has learned, tried as a start: its name, or that of an upload. A held-out test decides;
+    `told().result.model_use.detectors` names the detectors that used it."""
     refinement: Quantity | None = None
     """CPU time spent on the estimate after the last sample."""
     lead: Quantity | None = None
@@ -245,6 +248,8 @@ class Plan:
             plan.order.kind = getattr(v1, f"ORDER_KIND_{self.order.name}")
         if self.estimator is not None:
             plan.estimation.estimator = getattr(v1, f"ESTIMATOR_KIND_{self.estimator.name}")
+        if self.model_from:
+            plan.estimation.model_from = self.model_from
         if self.refinement is not None:
             plan.estimation.final_refinement_ms = round(in_base("refinement", self.refinement, "time") / 1e6)
         if self.lead is not None:
