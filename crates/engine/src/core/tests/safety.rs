@@ -297,7 +297,11 @@ fn a_lapsed_lease_blanks_and_the_next_holder_goes_on() {
         (rig.n_blanks, rig.held.len(), rig.state()),
         (1, 0, State::Tripped)
     );
+    let (id, cause) = (TripId(7), TripCause::Blank);
+    rig.event(Event::Device(hal::Event::Tripped { id, cause }));
     assert!(rig.core.status(rig.now).lease_ended);
+    rig.event(Event::Device(hal::Event::TripCleared));
+    assert!(!rig.core.status(rig.now).lease_ended);
     let beats = rig.heartbeats.len();
     rig.tick(MS * 25);
     assert_eq!(rig.heartbeats.len(), beats);
