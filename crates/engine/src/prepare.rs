@@ -78,16 +78,6 @@ pub struct Origin {
 }
 
 impl Prepared {
-    /// Ids of the calibrations that it is measured with: of the field, of the coils, of the detectors in order.
-    #[must_use]
-    pub fn calibration_ids(&self) -> Vec<String> {
-        let gains = self.detectors.iter().filter_map(|d| d.calibration.as_ref());
-        std::iter::once(self.calibration.id.clone())
-            .chain(self.coils.as_ref().map(|c| c.id.clone()))
-            .chain(gains.map(|c| c.id.clone()))
-            .collect()
-    }
-
     /// Checks `plan` on an instrument in state `column`, with the calibrations that came with it. `wall` is the date,
     /// since 1970-01-01 UTC.
     pub fn new(

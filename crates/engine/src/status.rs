@@ -263,7 +263,7 @@ pub struct Acquisition {
     pub plan: Arc<Plan>,
     /// What was predicted.
     pub prediction: Arc<Prediction>,
-    /// See [`Prepared::calibration_ids`](crate::Prepared::calibration_ids).
+    /// Ids of the calibrations that it is measured with: of the field, of the coils, of the detectors in order.
     pub calibrations: Arc<[String]>,
     /// State.
     pub state: State,

@@ -13,7 +13,7 @@ pub(super) fn idle(prepared: &Arc<Prepared>) -> Acquisition {
         id: prepared.id.clone(),
         plan: Arc::new(prepared.plan.clone()),
         prediction: Arc::new(prepared.prediction.clone()),
-        calibrations: prepared.calibration_ids().into(),
+        calibrations: calibration_ids(prepared).into(),
         state: State::Idle,
         end: None,
         frame: 0,
@@ -44,6 +44,17 @@ pub(super) fn idle(prepared: &Arc<Prepared>) -> Acquisition {
         revision: 0,
         path: None,
     }
+}
+
+fn calibration_ids(prepared: &Prepared) -> Vec<String> {
+    let gains = prepared
+        .detectors
+        .iter()
+        .filter_map(|d| d.calibration.as_ref());
+    std::iter::once(prepared.calibration.id.clone())
+        .chain(prepared.coils.as_ref().map(|c| c.id.clone()))
+        .chain(gains.map(|c| c.id.clone()))
+        .collect()
 }
 
 fn refreshed(
